@@ -1,0 +1,193 @@
+"""The errors of the domain. A kind fixes the gRPC code, a leaf carries a stable reason.
+
+::
+
+    LocalplaneError
+    ├── InvalidArgumentError            INVALID_ARGUMENT
+    │   └── InvalidModelNameError       INVALID_MODEL_NAME
+    ├── UnauthenticatedError            UNAUTHENTICATED
+    ├── PermissionDeniedError           FORBIDDEN
+    ├── NotFoundError
+    │   ├── ModelNotFoundError          MODEL_NOT_FOUND
+    │   └── ModelNotLoadedError         MODEL_NOT_LOADED
+    ├── FailedPreconditionError
+    │   ├── AutoloadDisabledError       AUTOLOAD_DISABLED
+    │   ├── BackendNotInstalledError    BACKEND_NOT_INSTALLED
+    │   └── ExtraNotInstalledError      EXTRA_NOT_INSTALLED
+    ├── UnsupportedError
+    │   └── NotSupportedByBackendError  NOT_SUPPORTED_BY_BACKEND
+    ├── UnavailableError
+    │   ├── DrainingError               DRAINING
+    │   ├── BackendGoneError            BACKEND_GONE
+    │   └── NotReadyError               NOT_READY
+    ├── FailedError
+    │   ├── BackendFailedError          BACKEND_FAILED
+    │   └── LoadFailedError             LOAD_FAILED
+    └── OverdueError                    DEADLINE_EXCEEDED
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LocalplaneError(Exception):
+    """Anything that the service refuses or fails to do, for a cause that a caller can be told."""
+
+    reason: ClassVar[str]
+    """Stable, for programs. Part of the API."""
+
+    def __init__(self, message: str, **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        """For people. Whatever varies in it is in `metadata` too."""
+        self.metadata = metadata
+        """The variable parts of the message, by name."""
+
+
+class InvalidArgumentError(LocalplaneError):
+    """An argument is wrong whatever the state of the service."""
+
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, message: str, *, field: str = "", **metadata: str) -> None:
+        super().__init__(message, **({"field": field} if field else {}), **metadata)
+        self.field = field
+        """Path of the wrong field in the request. Empty when it is not one field."""
+
+
+class InvalidModelNameError(InvalidArgumentError):
+    """A model's name is missing, blank, too long or has control characters."""
+
+    reason = "INVALID_MODEL_NAME"
+
+
+class UnauthenticatedError(LocalplaneError):
+    """A key is needed and none, or an unknown one, was given."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(LocalplaneError):
+    """The key is known and does not suffice."""
+
+    reason = "FORBIDDEN"
+
+
+class NotFoundError(LocalplaneError):
+    """What was asked for does not exist."""
+
+
+class ModelNotFoundError(NotFoundError):
+    """There is no model of that name."""
+
+    reason = "MODEL_NOT_FOUND"
+
+    def __init__(self, model: str) -> None:
+        message = f'model "{model}" not found. To see available models, call GET /v1/models'
+        super().__init__(message, model=model)
+
+
+class ModelNotLoadedError(NotFoundError):
+    """The model is not loaded, or there is no such model."""
+
+    reason = "MODEL_NOT_LOADED"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"backend {model} is not currently loaded", model=model)
+
+
+class FailedPreconditionError(LocalplaneError):
+    """The service is not set up for this; trying again does not help."""
+
+
+class AutoloadDisabledError(FailedPreconditionError):
+    """The model is not loaded and the service does not load on demand."""
+
+    reason = "AUTOLOAD_DISABLED"
+
+    def __init__(self, model: str) -> None:
+        message = f"cannot use model {model}: it is not loaded and loading on demand is disabled"
+        super().__init__(message, model=model)
+
+
+class BackendNotInstalledError(FailedPreconditionError):
+    """The model names a backend that is not installed, or none that could serve it."""
+
+    reason = "BACKEND_NOT_INSTALLED"
+
+    def __init__(self, backend: str, model: str) -> None:
+        super().__init__(f"backend not found: {backend or '(none)'}", backend=backend, model=model)
+
+
+class ExtraNotInstalledError(FailedPreconditionError):
+    """A part of the service is not installed."""
+
+    reason = "EXTRA_NOT_INSTALLED"
+
+    def __init__(self, what: str, extra: str) -> None:
+        message = f"cannot use {what}: install localplane[{extra}]"
+        super().__init__(message, what=what, extra=extra)
+
+
+class UnsupportedError(LocalplaneError):
+    """This cannot be done, here or ever."""
+
+
+class NotSupportedByBackendError(UnsupportedError):
+    """The model's backend does not have the operation."""
+
+    reason = "NOT_SUPPORTED_BY_BACKEND"
+
+    def __init__(self, operation: str, model: str) -> None:
+        message = f"cannot {operation} with model {model}: its backend does not support it"
+        super().__init__(message, operation=operation, model=model)
+
+
+class UnavailableError(LocalplaneError):
+    """Not now; trying again later may help."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 1.0, **metadata: str) -> None:
+        super().__init__(message, **metadata)
+        self.retry_after_seconds = retry_after_seconds
+        """When to try again."""
+
+
+class DrainingError(UnavailableError):
+    """The backend or the service is being stopped and takes no new calls."""
+
+    reason = "DRAINING"
+
+
+class BackendGoneError(UnavailableError):
+    """The backend ended while the call was in flight."""
+
+    reason = "BACKEND_GONE"
+
+
+class NotReadyError(UnavailableError):
+    """The service cannot do its work at the moment."""
+
+    reason = "NOT_READY"
+
+
+class FailedError(LocalplaneError):
+    """Something outside the service failed."""
+
+
+class BackendFailedError(FailedError):
+    """The process of the backend ended by itself, or the backend answered with an error."""
+
+    reason = "BACKEND_FAILED"
+
+
+class LoadFailedError(FailedError):
+    """The model could not be loaded."""
+
+    reason = "LOAD_FAILED"
+
+
+class OverdueError(LocalplaneError):
+    """The call's deadline passed."""
+
+    reason = "DEADLINE_EXCEEDED"
