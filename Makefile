@@ -1,15 +1,91 @@
+# `make` alone lists the targets. Extra arguments go in ARGS: make run ARGS="--http-listen 127.0.0.1:0"
 .DEFAULT_GOAL := help
-PYTHON ?= python3
+MAKEFLAGS += --no-print-directory
+
+# The first Python that is new enough and can make a virtual environment. make PYTHON=... overrides it.
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& echo $$python && break; done)
 BIN := .venv/bin
-PROTOS := $(sort $(shell find proto/localplane -name '*.proto'))
+# Stamps: touched once the environment has what the service, or the developer, needs.
+RUNTIME := .venv/.runtime
+DEV := .venv/.dev
+ARGS ?=
 
-.PHONY: help
+# buf keeps its cache here rather than in the home folder, which an automated run may not have.
+export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
+
+.PHONY: help setup run test check check-proto check-gen check-code check-package fix gen bench \
+	lock release-image clean
+
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: gen
-gen: ## Generate gen/ from proto/
-	rm -rf gen && mkdir gen
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iproto -Iproto/third_party \
-		--python_out=gen --grpc_python_out=gen --mypy_out=quiet:gen --mypy_grpc_out=quiet:gen $(PROTOS)
-	$(BIN)/python tools/finish_gen.py gen
+setup: $(RUNTIME) ## Create .venv with .venv/bin/localplane in it
+
+run: $(RUNTIME) ## Start the service on loopback: gRPC on 50051, HTTP on 8080
+	@exec $(BIN)/localplane serve $(ARGS)
+
+test: $(DEV) ## Run the tests; ARGS="-k name" for some of them
+	$(BIN)/python -m pytest $(ARGS)
+
+check: check-proto check-gen check-code check-package ## Everything that must hold before a commit lands, but the tests
+
+check-proto: $(DEV) ## Lint the protos and refuse a break with the last release
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code --path proto/localplane
+	@mkdir -p build
+	$(BIN)/buf build -o build/protos.binpb
+	$(BIN)/buf breaking build/protos.binpb --against proto/released.binpb --config buf.yaml
+
+check-gen: $(DEV) ## Fail if gen/ or gateway/openapi.yaml is not what the protos give
+	$(BIN)/python tools/generate.py --check
+
+check-code: $(DEV) ## Lint, formatting, types, and who may import whom
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check-package: $(DEV) ## Build the wheel and run the tests against it in a clean environment
+	$(BIN)/python tools/check_wheel.py
+
+fix: $(DEV) ## Repair what can be repaired of the above
+	$(BIN)/buf format --write --path proto/localplane
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+gen: $(DEV) ## Generate gen/ and gateway/openapi.yaml from proto/
+	$(BIN)/python tools/generate.py
+
+bench: $(DEV) ## Measure; ARGS="codec rest" for some of it
+	$(BIN)/python bench $(ARGS)
+
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-header $(ARGS)
+lock: $(DEV) ## Resolve the lock files anew; keeps versions unless ARGS=--upgrade
+	$(LOCK) pyproject.toml --all-extras --output-file requirements.lock
+	$(LOCK) --group build --output-file requirements-build.lock
+	$(LOCK) pyproject.toml --all-extras --group dev --constraints requirements.lock \
+		--constraints requirements-build.lock --output-file requirements-dev.lock
+
+release-image: $(DEV) ## Record the protos as released; from then on check-proto refuses to break them
+	$(BIN)/buf build --exclude-source-info -o proto/released.binpb
+
+clean: ## Remove what the other targets made, .venv included
+	rm -rf .venv build dist .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip looks where the user's environment and configuration say; no file here names an index. Every
+# download is checked against its hash, and the build of the project itself fetches nothing.
+$(RUNTIME): requirements.lock requirements-build.lock pyproject.toml
+	@test -n "$(PYTHON)" || \
+		{ echo "cannot set up: no Python 3.11 or newer with venv found; name one with PYTHON=..." >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
+	$(BIN)/python -m pip install --require-hashes -r requirements-build.lock -r requirements.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): $(RUNTIME) requirements-dev.lock
+	$(BIN)/python -m pip install --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -15,10 +15,10 @@ def finish(root: Path) -> None:
         if "class " not in module.read_text():
             module.unlink()
             module.with_suffix(".pyi").unlink(missing_ok=True)
-    for folder in sorted({module.parent for module in root.rglob("*_pb2.py")}):
-        while folder != root:
-            (folder / "__init__.py").touch()
-            folder = folder.parent
+    for module in sorted(root.rglob("*_pb2.py")):
+        for folder in module.relative_to(root).parents:
+            if folder != Path():
+                (root / folder / "__init__.py").touch()
     for package in sorted(child for child in root.iterdir() if child.is_dir()):
         (package / "py.typed").touch()
 
