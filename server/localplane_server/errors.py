@@ -22,6 +22,7 @@
     │   └── NotReadyError               NOT_READY
     ├── FailedError
     │   ├── BackendFailedError          BACKEND_FAILED
+    │   ├── InstallFailedError          INSTALL_FAILED
     │   └── LoadFailedError             LOAD_FAILED
     └── OverdueError                    DEADLINE_EXCEEDED
 """
@@ -179,6 +180,12 @@ class BackendFailedError(FailedError):
     """The process of the backend ended by itself, or the backend answered with an error."""
 
     reason = "BACKEND_FAILED"
+
+
+class InstallFailedError(FailedError):
+    """Files could not be fetched, checked or put in place. What was there before still is."""
+
+    reason = "INSTALL_FAILED"
 
 
 class LoadFailedError(FailedError):

@@ -1,0 +1,61 @@
+"""The command line. `main` is the program `localplane`."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+import click
+
+from localplane_server import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class LazyCommand:
+    """A command that is imported once somebody calls it."""
+
+    module: str
+    """Module that defines it."""
+
+    attribute: str
+    """Its name there."""
+
+    summary: str
+    """What `localplane --help` says of it."""
+
+
+COMMANDS = {
+    "models": LazyCommand(
+        "localplane_server.cli.models", "models", "List and install models to start with."
+    ),
+}
+"""All commands, in the order of the help."""
+
+
+class LazyGroup(click.Group):
+    """A group whose help imports none of its commands: gRPC and the like take a while."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        lazy = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(lazy.module), lazy.attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{lazy.module}.{lazy.attribute} is not a command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands' summaries."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, lazy.summary) for name, lazy in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="localplane")
+def main() -> None:
+    """Run and manage local AI backends."""
