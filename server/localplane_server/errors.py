@@ -24,7 +24,9 @@
     │   ├── BackendFailedError          BACKEND_FAILED
     │   ├── InstallFailedError          INSTALL_FAILED
     │   └── LoadFailedError             LOAD_FAILED
-    └── OverdueError                    DEADLINE_EXCEEDED
+    ├── OverdueError                    DEADLINE_EXCEEDED
+    └── StartupError                    never reaches a caller: the program ends with its message
+        └── SettingsError
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from typing import ClassVar
 class LocalplaneError(Exception):
     """Anything that the service refuses or fails to do, for a cause that a caller can be told."""
 
-    reason: ClassVar[str]
+    reason: ClassVar[str] = "INTERNAL"
     """Stable, for programs. Part of the API."""
 
     def __init__(self, message: str, **metadata: str) -> None:
@@ -198,3 +200,11 @@ class OverdueError(LocalplaneError):
     """The call's deadline passed."""
 
     reason = "DEADLINE_EXCEEDED"
+
+
+class StartupError(LocalplaneError):
+    """The program cannot start. It ends with this message and exit code 1."""
+
+
+class SettingsError(StartupError):
+    """A setting cannot be read, or settings contradict each other."""

@@ -1,0 +1,291 @@
+"""The settings of one server process: flags before environment before file before defaults."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from localplane_server.errors import SettingsError
+
+MEBIBYTE = 1024 * 1024
+
+
+class Endpoint(NamedTuple):
+    """An address to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine reach it."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Parse `HOST:PORT` or `[V6]:PORT`; a host left out means loopback."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 - the highest port there is
+        raise SettingsError(f"cannot listen on {text}: expected HOST:PORT")
+    return Endpoint(host.strip("[]") or "127.0.0.1", int(port))
+
+
+_SIZES = {"": 1, "k": 1024, "m": MEBIBYTE, "g": 1024 * MEBIBYTE}
+_DURATIONS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_size(text: str | int) -> int:
+    """Parse bytes: `1048576`, `512K`, `32M`, `2GiB`."""
+    found = re.fullmatch(r"(\d+)\s*([kmg]?)(?:i?b)?", str(text).strip().lower())
+    if found is None:
+        raise SettingsError(f"cannot read {text} as a size: expected a number with K, M or G")
+    return int(found[1]) * _SIZES[found[2]]
+
+
+def parse_duration(text: str | float) -> float:
+    """Parse seconds: `30`, `1.5s`, `250ms`, `5m`, `1h`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)", str(text).strip().lower())
+    if found is None:
+        raise SettingsError(
+            f"cannot read {text} as a duration: expected a number with ms, s, m or h"
+        )
+    return float(found[1]) * _DURATIONS[found[2]]
+
+
+def parse_bool(text: str | bool) -> bool:  # noqa: FBT001 - YAML gives booleans where flags and environment give text
+    """Parse `true`, `1`, `yes`, `on` and their opposites."""
+    word = str(text).strip().lower()
+    if word in ("1", "true", "yes", "on"):
+        return True
+    if word in ("0", "false", "no", "off", ""):
+        return False
+    raise SettingsError(f"cannot read {text} as yes or no")
+
+
+def parse_words(text: str | list[str]) -> tuple[str, ...]:
+    """Parse a comma-separated list."""
+    words = text if isinstance(text, list) else text.split(",")
+    return tuple(word.strip() for word in words if word.strip())
+
+
+def parse_positive(text: str | int) -> int:
+    """Parse a whole number above zero."""
+    if not str(text).isdigit() or int(text) == 0:
+        raise SettingsError(f"cannot read {text}: expected a whole number above 0")
+    return int(text)
+
+
+def parse_log_format(text: str) -> str:
+    """Parse `text` or `json`."""
+    if text not in ("text", "json"):
+        raise SettingsError(f"cannot log as {text}: expected text or json")
+    return text
+
+
+def _path(text: str | Path) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def default_data_dir() -> Path:
+    """The user's data directory, as the XDG base directory specification places it."""
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return _path(base) / "localplane"
+
+
+def _setting(  # the table of settings is the dataclass below; this is one cell of it
+    parse: Callable[[Any], Any],
+    metavar: str,
+    *aliases: str,
+    default: Any = MISSING,
+    factory: Any = MISSING,
+    secret: bool = False,
+) -> Any:
+    metadata = {"parse": parse, "metavar": metavar, "aliases": aliases, "secret": secret}
+    if factory is not MISSING:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Settings of one server process. Each has a flag of its name, `LOCALPLANE_NAME`, and a key in the file."""
+
+    data_dir: Path = _setting(_path, "DIR", factory=default_data_dir)
+    """Where everything that lasts is kept: models, logs, state."""
+    models_path: Path | None = _setting(
+        _path, "DIR", "LOCALAI_MODELS_PATH", "MODELS_PATH", default=None
+    )
+    """Folder of the models; an existing LocalAI folder works. Default: models in the data directory."""
+    grpc_listen: Endpoint = _setting(
+        parse_endpoint, "HOST:PORT", default=Endpoint("127.0.0.1", 50051)
+    )
+    """Where gRPC listens. Port 0 picks a free one."""
+    http_listen: Endpoint = _setting(
+        parse_endpoint,
+        "HOST:PORT",
+        "LOCALAI_ADDRESS",
+        "ADDRESS",
+        default=Endpoint("127.0.0.1", 8080),
+    )
+    """Where REST listens. Port 0 picks a free one."""
+    grpc_uds: Path | None = _setting(_path, "PATH", default=None)
+    """Unix socket on which gRPC listens too."""
+    public_url: str | None = _setting(str, "URL", "LOCALAI_BASE_URL", default=None)
+    """Address under which callers reach REST, for the links in answers. Default: the address that was called."""
+    allow_host: tuple[str, ...] = _setting(parse_words, "HOST,...", default=())
+    """Names, besides the ones listened on, under which web pages may call REST."""
+    api_key: tuple[str, ...] = _setting(
+        parse_words, "KEY,...", "LOCALAI_API_KEY", "API_KEY", default=(), secret=True
+    )
+    """Keys that callers must present. From the environment or the file; a flag would show them to every user."""
+    api_key_file: Path | None = _setting(_path, "FILE", default=None)
+    """File of keys, one a line, each with an optional role: `KEY`, `KEY admin` or `KEY user`."""
+    log_format: str = _setting(parse_log_format, "text|json", "LOCALAI_LOG_FORMAT", default="text")
+    """How the log on standard error is written."""
+    max_body_size: int = _setting(parse_size, "SIZE", default=32 * MEBIBYTE)
+    """Largest request over REST, and largest message over gRPC, in bytes."""
+    load_timeout: float = _setting(parse_duration, "DURATION", default=120.0)
+    """How long a model may take to load, in seconds, once its backend answers."""
+    shutdown_grace: float = _setting(parse_duration, "DURATION", default=30.0)
+    """How long calls in flight may run on when the service or a backend stops, in seconds."""
+    no_autoload: bool = _setting(parse_bool, "", default=False)
+    """Do not load a model because a call asks for it; only LoadModel does."""
+    threads: int | None = _setting(parse_positive, "N", "LOCALAI_THREADS", "THREADS", default=None)
+    """Threads of models whose configuration says nothing."""
+    context_size: int | None = _setting(
+        parse_positive, "N", "LOCALAI_CONTEXT_SIZE", "CONTEXT_SIZE", default=None
+    )
+    """Context size, in tokens, of models whose configuration says nothing."""
+    f16: bool = _setting(parse_bool, "", "LOCALAI_F16", "F16", default=False)
+    """Keep 16-bit numbers in the key-value cache of models whose configuration says nothing."""
+    debug: bool = _setting(parse_bool, "", "LOCALAI_DEBUG", "DEBUG", default=False)
+    """Log everything, and let backends log everything."""
+
+    @property
+    def models_dir(self) -> Path:
+        """Folder of the models."""
+        return self.models_path or self.data_dir / "models"
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether callers must present a key."""
+        return bool(self.api_key) or self.api_key_file is not None
+
+
+class Option(NamedTuple):
+    """One setting, as the command line and the documentation show it."""
+
+    name: str
+    flag: str
+    metavar: str
+    is_switch: bool
+    is_secret: bool
+    environment: tuple[str, ...]
+    default: Any
+    help: str
+
+
+def options() -> list[Option]:
+    """The table of settings."""
+    table = []
+    texts = _field_docstrings()
+    for one in fields(Settings):
+        default = one.default_factory() if one.default_factory is not MISSING else one.default
+        table.append(
+            Option(
+                one.name,
+                "--" + one.name.replace("_", "-"),
+                one.metadata["metavar"],
+                one.metadata["parse"] is parse_bool,
+                one.metadata["secret"],
+                (f"LOCALPLANE_{one.name.upper()}", *one.metadata["aliases"]),
+                default,
+                texts[one.name],
+            )
+        )
+    return table
+
+
+def _field_docstrings() -> dict[str, str]:
+    import ast  # noqa: PLC0415 - only help and documentation need the texts
+    import inspect  # noqa: PLC0415
+
+    body = ast.parse(inspect.getsource(Settings)).body[0]
+    if not isinstance(body, ast.ClassDef):
+        raise TypeError(type(body))
+    texts = {}
+    for before, after in zip(body.body, body.body[1:], strict=False):
+        if (
+            isinstance(before, ast.AnnAssign)
+            and isinstance(before.target, ast.Name)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+        ):
+            texts[before.target.id] = str(after.value.value)
+    return texts
+
+
+def load_settings(
+    flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
+) -> Settings:
+    """Put the settings together and check them.
+
+    Args:
+        flags: Values by the setting's name; None means not given.
+        environment: The process environment. A variable that is set and empty counts as not set.
+        file: YAML file with a mapping of setting names, dashes or underscores.
+
+    Raises:
+        SettingsError: If a value cannot be read, the file has an unknown key, or the settings contradict each other.
+    """
+    from_file = _read_file(file) if file is not None else {}
+    values: dict[str, Any] = {}
+    for one in fields(Settings):
+        names = (f"LOCALPLANE_{one.name.upper()}", *one.metadata["aliases"])
+        given = flags.get(one.name)
+        source = "--" + one.name.replace("_", "-")
+        if given is None:
+            source, given = next(
+                ((n, environment[n]) for n in names if environment.get(n)), ("", None)
+            )
+        if given is None and one.name in from_file:
+            source, given = f"{one.name} in {file}", from_file[one.name]
+        if given is not None:
+            try:
+                values[one.name] = one.metadata["parse"](given)
+            except (SettingsError, TypeError, ValueError) as error:
+                raise SettingsError(f"{source}: {error}") from error
+    settings = Settings(**values)
+    for listen in (settings.grpc_listen, settings.http_listen):
+        if not listen.is_loopback and not settings.has_keys:
+            message = (
+                f"cannot listen on {listen} without an API key, since others could reach it:"
+                " set --api-key-file or LOCALPLANE_API_KEY, or listen on 127.0.0.1"
+            )
+            raise SettingsError(message)
+    return settings
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"cannot read {file}: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsError(f"cannot read {file}: expected a mapping of settings")
+    read = {str(key).replace("-", "_"): value for key, value in content.items()}
+    unknown = sorted(read.keys() - {one.name for one in fields(Settings)})
+    if unknown:
+        raise SettingsError(f"cannot read {file}: unknown setting {', '.join(unknown)}")
+    return read

@@ -1,0 +1,97 @@
+"""What happened, told to whoever listens: logs, metrics and watches. The domain emits and never listens."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFinished:
+    """A call of one of the service's own methods ended, over whichever interface it came."""
+
+    method: str
+    """Full name, `/localplane.v1.ModelService/GetModel`."""
+    code: str
+    """Name of the gRPC status code, `OK` or another."""
+    reason: str
+    """Reason of the error. Empty when the call succeeded or the library itself refused it."""
+    seconds: float
+    """From the first byte of the request to the last of the answer."""
+    request_id: str
+    """Identifier of the call: the caller's `x-request-id`, else one of ours."""
+    peer: str
+    """Who called, as gRPC names it; `inprocess` for the service's own gateway."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendReady:
+    """A model was loaded."""
+
+    model: str
+    backend: str
+    pid: int | None
+    seconds: float
+    """From the start of the process to the end of the load."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendFailed:
+    """A model could not be loaded, or its process ended by itself."""
+
+    model: str
+    backend: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendStopped:
+    """A backend was stopped on purpose and no process of it is left."""
+
+    model: str
+    backend: str
+    seconds: float
+    cut_calls: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionFinished:
+    """A completion, a chat or an embedding ended, also by an error or because the caller went away."""
+
+    model: str
+    operation: str
+    """`completion`, `chat` or `embedding`."""
+    prompt_tokens: int
+    completion_tokens: int
+    outcome: str
+    """`ok`, `error` or `aborted`."""
+
+
+E = TypeVar("E")
+
+
+class Events:
+    """Hands each event to the listeners of its class, at once and in the order they came.
+
+    Listeners are plain functions and must be quick. One that raises is logged; the others still hear the event.
+    """
+
+    def __init__(self) -> None:
+        self._listeners: defaultdict[type, list[Callable[[Any], None]]] = defaultdict(list)
+
+    def listen(self, event_class: type[E], listener: Callable[[E], None]) -> None:
+        """Call `listener` with every event of exactly this class from now on."""
+        self._listeners[event_class].append(listener)
+
+    def emit(self, event: object) -> None:
+        """Hand an event to its listeners."""
+        for listener in self._listeners[type(event)]:
+            try:
+                listener(event)
+            except Exception:
+                log.exception("a listener failed", extra={"event": type(event).__name__})

@@ -1,0 +1,1 @@
+"""Asking loaded models: completions, chats, embeddings and tokens."""

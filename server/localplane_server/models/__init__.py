@@ -1,0 +1,1 @@
+"""Model configurations on disk, their names and aliases."""

@@ -1,0 +1,98 @@
+"""The gRPC face of backends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from localplane.v1 import backend_pb2, backend_service_pb2, backend_service_pb2_grpc
+from localplane_server.errors import InvalidArgumentError
+from localplane_server.rpc.convert import backend_to_proto, report_to_proto
+from localplane_server.rpc.pages import page
+from localplane_server.scheduling.monitor import Monitor
+from localplane_server.scheduling.scheduler import Scheduler
+from localplane_server.supervision.programs import BackendPrograms
+
+LONGEST_GRACE_SECONDS = 3600.0
+
+
+class BackendServicer(backend_service_pb2_grpc.BackendServiceServicer):
+    """Unpacks the request, calls the domain, packs the answer."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        monitor: Monitor,
+        programs: BackendPrograms,
+        *,
+        grace_seconds: float,
+    ) -> None:
+        self._scheduler = scheduler
+        self._monitor = monitor
+        self._programs = programs
+        self._grace_seconds = grace_seconds
+
+    async def GetBackendStatus(
+        self, request: backend_service_pb2.GetBackendStatusRequest, context: Any
+    ) -> backend_pb2.BackendStatus:
+        return report_to_proto(await self._monitor.report(request.model))
+
+    async def ListBackends(
+        self, request: backend_service_pb2.ListBackendsRequest, context: Any
+    ) -> backend_service_pb2.ListBackendsResponse:
+        shown, token = page(
+            self._scheduler.snapshots(),
+            lambda snapshot: snapshot.model,
+            request.page_size,
+            request.page_token,
+        )
+        return backend_service_pb2.ListBackendsResponse(
+            backends=[backend_to_proto(one, self._monitor.last_sample(one)) for one in shown],
+            next_page_token=token,
+        )
+
+    async def ListInstalledBackends(
+        self, request: backend_service_pb2.ListInstalledBackendsRequest, context: Any
+    ) -> backend_service_pb2.ListInstalledBackendsResponse:
+        return backend_service_pb2.ListInstalledBackendsResponse(
+            backends=[
+                backend_pb2.InstalledBackend(
+                    name=program.name,
+                    is_system=True,
+                    run_file=" ".join(program.argv),
+                    aliases=program.aliases,
+                    source=backend_pb2.BACKEND_SOURCE_SHIPPED,
+                    missing=f"localplane[{program.missing}]" if program.missing else None,
+                )
+                for program in self._programs.all()
+            ]
+        )
+
+    async def LoadModel(
+        self, request: backend_service_pb2.LoadModelRequest, context: Any
+    ) -> backend_service_pb2.LoadModelResponse:
+        wait = request.wait if request.HasField("wait") else True
+        name = await self._scheduler.load(request.model, wait=wait)
+        if not wait:
+            return backend_service_pb2.LoadModelResponse(message="model is loading")
+        return backend_service_pb2.LoadModelResponse(loaded=[name], message="model loaded")
+
+    async def ShutdownBackend(
+        self, request: backend_service_pb2.ShutdownBackendRequest, context: Any
+    ) -> backend_service_pb2.ShutdownBackendResponse:
+        report = await self._scheduler.stop(
+            request.model, force=request.force, grace_seconds=self._grace(request)
+        )
+        return backend_service_pb2.ShutdownBackendResponse(
+            message="model stopped",
+            seconds=report.seconds,
+            freed_bytes=report.freed_bytes,
+            cut_calls=report.cut_calls,
+        )
+
+    def _grace(self, request: backend_service_pb2.ShutdownBackendRequest) -> float:
+        if not request.HasField("grace_seconds"):
+            return self._grace_seconds
+        if not 0 <= request.grace_seconds <= LONGEST_GRACE_SECONDS:
+            message = f"grace_seconds must be between 0 and {LONGEST_GRACE_SECONDS:g}"
+            raise InvalidArgumentError(message, field="grace_seconds")
+        return request.grace_seconds

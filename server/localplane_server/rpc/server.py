@@ -1,0 +1,104 @@
+"""The gRPC server: where it listens, its limits, and the services on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+
+from localplane.v1 import (
+    backend_service_pb2_grpc,
+    inference_service_pb2_grpc,
+    model_service_pb2_grpc,
+    system_service_pb2_grpc,
+    tokenizer_service_pb2_grpc,
+)
+from localplane_server.rpc.backend_service import BackendServicer
+from localplane_server.rpc.health import HealthReporter, add_reflection
+from localplane_server.rpc.inference_service import InferenceServicer
+from localplane_server.rpc.interceptors import CallInterceptor
+from localplane_server.rpc.model_service import ModelServicer
+from localplane_server.rpc.system_service import SystemServicer
+from localplane_server.rpc.tokenizer_service import TokenizerServicer
+
+log = logging.getLogger(__name__)
+
+SERVICES = (
+    "localplane.v1.BackendService",
+    "localplane.v1.InferenceService",
+    "localplane.v1.ModelService",
+    "localplane.v1.SystemService",
+    "localplane.v1.TokenizerService",
+)
+"""Our services, by full name."""
+
+
+class Servicers(NamedTuple):
+    """One servicer for each of our services."""
+
+    backend: BackendServicer
+    inference: InferenceServicer
+    model: ModelServicer
+    system: SystemServicer
+    tokenizer: TokenizerServicer
+
+    def add_to(self, server: Any) -> None:
+        """Add them to a gRPC server, or to what takes servicers like one."""
+        backend_service_pb2_grpc.add_BackendServiceServicer_to_server(self.backend, server)
+        inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(self.inference, server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(self.model, server)
+        system_service_pb2_grpc.add_SystemServiceServicer_to_server(self.system, server)
+        tokenizer_service_pb2_grpc.add_TokenizerServiceServicer_to_server(self.tokenizer, server)
+
+
+def build_grpc_server(
+    servicers: Servicers,
+    interceptor: CallInterceptor,
+    health: HealthReporter,
+    *,
+    max_message_bytes: int,
+) -> grpc.aio.Server:
+    """Return a server with all services, health and reflection, that listens nowhere yet."""
+    server = grpc.aio.server(
+        interceptors=[interceptor],
+        options=[
+            ("grpc.max_receive_message_length", max_message_bytes),
+            # Answers are ours: a limit would only cut a listing that has grown.
+            ("grpc.max_send_message_length", -1),
+            # Without this, a second server would silently share the port and get half of the calls.
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    servicers.add_to(server)
+    health.add_to(server)
+    add_reflection(server, (*SERVICES, "grpc.health.v1.Health"))
+    return server
+
+
+def listen_on_socket_file(server: grpc.aio.Server, path: Path) -> None:
+    """Have the server listen on a Unix socket that only this user may open.
+
+    A socket that an earlier server left behind is replaced.
+
+    Raises:
+        OSError: If somebody listens there, or something else than a socket is there.
+    """
+    if path.is_socket():
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink()
+            else:
+                raise FileExistsError(f"another server listens on {path}")
+    elif path.exists():
+        raise FileExistsError(f"{path} exists and is no socket")
+    mask = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"unix:{path}")
+    finally:
+        os.umask(mask)

@@ -1,0 +1,1 @@
+"""Which backends are loaded: the life of each, its calls, its stop."""

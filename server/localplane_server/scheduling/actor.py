@@ -1,0 +1,361 @@
+"""The life of one model's backend: stopped, loaded once for all who ask, in use, stopped for good."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
+
+from localplane_server import events
+from localplane_server.errors import (
+    BackendGoneError,
+    DrainingError,
+    LocalplaneError,
+    ModelNotLoadedError,
+)
+from localplane_server.models.configuration import ModelConfig
+from localplane_server.supervision.backend import RunningBackend
+from localplane_server.supervision.backend_client import BackendClient
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+RETRY_SECONDS = 1.0
+"""When a call that was refused because of a stop may come again."""
+
+
+class BackendState(enum.Enum):
+    """Where a backend is in its life."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    BUSY = "busy"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSnapshot:
+    """A backend, as last observed."""
+
+    model: str
+    """Name of the model."""
+    backend: str
+    """Name of the backend."""
+    state: BackendState
+    """Where it is in its life."""
+    pid: int | None
+    """Its process. None when it has none."""
+    in_flight: int
+    """Calls in flight."""
+    last_error: str | None
+    """Why it last failed. None when it has not."""
+    restarts: int
+    """How often it was started again after a failure."""
+    loaded_at: datetime | None
+    """When the model became ready. None when it is not loaded."""
+    last_used: datetime | None
+    """When the last call ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopReport:
+    """What a stop did."""
+
+    seconds: float
+    """How long it took."""
+    freed_bytes: int | None
+    """Memory that came back. None when it could not be read."""
+    cut_calls: int
+    """Calls in flight that were cut."""
+
+
+class StartBackend(Protocol):
+    """How a model's backend is started and its model loaded, told apart so that both can be seen from outside."""
+
+    async def __call__(
+        self, model: ModelConfig, on_started: Callable[[RunningBackend], None]
+    ) -> RunningBackend:
+        """Start and load; call `on_started` in between.
+
+        Raises:
+            LocalplaneError: If that fails. No process is left then.
+        """
+
+
+class RunTask(Protocol):
+    """Runs a coroutine in a task that no caller can cancel."""
+
+    def __call__(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Return the task; what it raises is logged even if nobody waits for it."""
+
+
+class ModelActor:
+    """The backend of one model.
+
+    Everything that changes the backend runs in tasks of the actor's own; callers wait for them and may go away.
+    No lock is needed: state changes between two awaits, on one event loop.
+    """
+
+    def __init__(
+        self, model: ModelConfig, *, start: StartBackend, run: RunTask, bus: events.Events
+    ) -> None:
+        self.model = model
+        self._start = start
+        self._run = run
+        self._events = bus
+        self._state = BackendState.STOPPED
+        self._backend: RunningBackend | None = None
+        self._load: asyncio.Task[None] | None = None
+        self._load_error: LocalplaneError | None = None
+        self._stop: asyncio.Task[StopReport] | None = None
+        self._hurry = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._in_flight = 0
+        self._failed_before = False
+        self._restarts = 0
+        self._last_error: str | None = None
+        self._loaded_at: datetime | None = None
+        self._last_used: datetime | None = None
+
+    # What others see
+
+    @property
+    def state(self) -> BackendState:
+        """Where the backend is in its life."""
+        if self._state is BackendState.READY and self._in_flight:
+            return BackendState.BUSY
+        return self._state
+
+    @property
+    def backend(self) -> RunningBackend | None:
+        """The running backend, or None."""
+        return self._backend
+
+    def snapshot(self) -> BackendSnapshot:
+        """Return what is known of the backend now."""
+        return BackendSnapshot(
+            model=self.model.name,
+            backend=self.model.backend,
+            state=self.state,
+            pid=self._backend.pid if self._backend else None,
+            in_flight=self._in_flight,
+            last_error=self._last_error,
+            restarts=self._restarts,
+            loaded_at=self._loaded_at,
+            last_used=self._last_used,
+        )
+
+    # Loading
+
+    def begin_load(self, model: ModelConfig) -> None:
+        """Begin to load the model if nothing is there; a stopped one takes the configuration given."""
+        if self._load is None and self._state in (BackendState.STOPPED, BackendState.FAILED):
+            self.model = model
+            self._load_error = None
+            self._restarts += self._failed_before
+            self._failed_before = False
+            self._state = BackendState.STARTING
+            self._load = self._run(self._run_load())
+
+    async def load(self, model: ModelConfig) -> None:
+        """Return once the model is ready; concurrent callers share one load, which outlives them.
+
+        A stop that is under way is waited for, then the model is loaded again.
+
+        Raises:
+            LocalplaneError: If the load fails.
+        """
+        while self._stop is not None:
+            await asyncio.wait((self._stop,))
+        if self._state is BackendState.READY:
+            return
+        self.begin_load(model)
+        if self._load is not None:
+            await asyncio.wait((self._load,))
+        if self._load_error is not None:
+            raise self._load_error
+
+    async def _run_load(self) -> None:
+        began = time.monotonic()
+        try:
+            backend = await self._start(self.model, self._started)
+        except LocalplaneError as error:
+            self._failed(error.message)
+            self._load_error = error
+        except asyncio.CancelledError:
+            # Only a stop cancels a load; it goes on from here.
+            self._load_error = DrainingError(
+                f"model {self.model.name} was stopped while it was loading",
+                retry_after_seconds=RETRY_SECONDS,
+                model=self.model.name,
+            )
+            raise
+        else:
+            self._backend = backend
+            self._state = BackendState.READY
+            self._last_error = None
+            self._loaded_at = datetime.now(UTC)
+            backend.process.exited.add_done_callback(lambda _: self._exited(backend))
+            self._events.emit(
+                events.BackendReady(
+                    model=self.model.name,
+                    backend=self.model.backend,
+                    pid=backend.pid,
+                    seconds=time.monotonic() - began,
+                )
+            )
+        finally:
+            self._load = None
+
+    def _started(self, backend: RunningBackend) -> None:
+        self._backend = backend
+        self._state = BackendState.LOADING
+
+    def _failed(self, message: str) -> None:
+        self._state = BackendState.FAILED
+        self._backend = None
+        self._loaded_at = None
+        self._last_error = message
+        self._failed_before = True
+        self._events.emit(
+            events.BackendFailed(model=self.model.name, backend=self.model.backend, message=message)
+        )
+
+    def _exited(self, backend: RunningBackend) -> None:
+        if self._backend is backend and self._state is BackendState.READY:
+            self._failed(backend.ended())
+            self._run(self._sweep(backend))
+
+    async def _sweep(self, backend: RunningBackend) -> None:
+        """End what a backend that died left behind, and say why it died."""
+        lines = await backend.log_lines()
+        if self._state is BackendState.FAILED and lines and self._last_error is not None:
+            self._last_error += f"; last lines of its log: {' | '.join(lines)}"
+        await backend.stop(free=False)
+
+    # Calls
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncGenerator[BackendClient]:
+        """Hold the loaded backend for one call. It counts as in flight until the end of the block.
+
+        Raises:
+            DrainingError: If the backend is being stopped.
+            ModelNotLoadedError: If it is not loaded.
+            BackendGoneError: If it failed, or ends during the call; the message says how.
+        """
+        backend = self._backend
+        if self._state is BackendState.STOPPING:
+            raise self._draining()
+        if self._state is BackendState.FAILED and self._last_error is not None:
+            raise BackendGoneError(
+                f"cannot use model {self.model.name}: {self._last_error}", model=self.model.name
+            )
+        if backend is None or self._state is not BackendState.READY:
+            raise ModelNotLoadedError(self.model.name)
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            yield backend.client
+        except BackendGoneError as error:
+            raise await self._gone(backend, error) from error
+        finally:
+            self._in_flight -= 1
+            self._last_used = datetime.now(UTC)
+            if not self._in_flight:
+                self._idle.set()
+
+    def _draining(self) -> DrainingError:
+        return DrainingError(
+            f"cannot use model {self.model.name}: it is being stopped",
+            retry_after_seconds=RETRY_SECONDS,
+            model=self.model.name,
+        )
+
+    async def _gone(self, backend: RunningBackend, error: BackendGoneError) -> LocalplaneError:
+        if self._stop is not None:
+            return BackendGoneError(
+                f"the call was cut because model {self.model.name} was stopped",
+                model=self.model.name,
+            )
+        # The connection breaks a moment before the process is seen to end.
+        await backend.wait_for_end(1.0)
+        if not backend.process.exited.done():
+            return error
+        lines = " | ".join(await backend.log_lines())
+        message = f"{backend.ended()} during the call; last lines of its log: {lines}"
+        return BackendGoneError(
+            message,
+            model=self.model.name,
+            exit=str(backend.process.exited.result()),
+            log=lines,
+        )
+
+    # Stopping
+
+    async def stop(self, *, force: bool, grace_seconds: float) -> StopReport:
+        """Stop the backend and return once no process of it is left.
+
+        Callers share one stop; one that forces hurries it for all. A caller that goes away does not cancel it.
+
+        Raises:
+            ModelNotLoadedError: If there is nothing to stop.
+        """
+        if self._stop is None:
+            if self._state in (BackendState.STOPPED, BackendState.FAILED):
+                raise ModelNotLoadedError(self.model.name)
+            self._hurry.clear()
+            self._stop = self._run(self._run_stop(grace_seconds))
+        if force:
+            self._hurry.set()
+        stop = self._stop
+        await asyncio.wait((stop,))
+        return stop.result()
+
+    async def _run_stop(self, grace_seconds: float) -> StopReport:
+        began = time.monotonic()
+        self._state = BackendState.STOPPING
+        freed = None
+        cut = 0
+        try:
+            if self._load is not None:
+                load = self._load
+                load.cancel()
+                await asyncio.wait((load,))
+            else:
+                await self._drain(grace_seconds)
+                cut = self._in_flight
+                if self._backend is not None:
+                    freed = await self._backend.stop(free=True)
+        finally:
+            self._backend = None
+            self._loaded_at = None
+            self._state = BackendState.STOPPED
+            self._stop = None
+        seconds = time.monotonic() - began
+        self._events.emit(
+            events.BackendStopped(
+                model=self.model.name, backend=self.model.backend, seconds=seconds, cut_calls=cut
+            )
+        )
+        return StopReport(seconds=seconds, freed_bytes=freed, cut_calls=cut)
+
+    async def _drain(self, grace_seconds: float) -> None:
+        waits = [
+            asyncio.ensure_future(self._idle.wait()),
+            asyncio.ensure_future(self._hurry.wait()),
+        ]
+        await asyncio.wait(waits, timeout=grace_seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()

@@ -1,0 +1,54 @@
+"""How a model gets its backend: the program that its configuration names, started and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from localplane_server.errors import BackendNotInstalledError, ExtraNotInstalledError
+from localplane_server.models.configuration import ModelConfig
+from localplane_server.supervision.backend import BackendLauncher, RunningBackend
+from localplane_server.supervision.calls import LoadOptions
+from localplane_server.supervision.programs import BackendProgram, BackendPrograms
+
+
+class BackendStarter:
+    """Starts the program that a model's configuration names and has it load the model."""
+
+    def __init__(
+        self,
+        launcher: BackendLauncher,
+        programs: BackendPrograms,
+        *,
+        models_path: Path,
+        load_timeout_seconds: float,
+        debug: bool = False,
+    ) -> None:
+        self._launcher = launcher
+        self._programs = programs
+        self._models_path = models_path
+        self._load_timeout_seconds = load_timeout_seconds
+        self._debug = debug
+
+    async def __call__(
+        self, model: ModelConfig, on_started: Callable[[RunningBackend], None]
+    ) -> RunningBackend:
+        """Start the backend and load the model; see `StartBackend`."""
+        backend = await self._launcher.launch(model.name, self._program(model))
+        on_started(backend)
+        try:
+            await backend.load(
+                load_options(model, self._models_path), timeout_seconds=self._load_timeout_seconds
+            )
+        except BaseException:
+            await backend.stop(free=False)
+            raise
+        return backend
+
+    def _program(self, model: ModelConfig) -> BackendProgram:
+        program = self._programs.get(model.backend)
+        if program is None:
+            raise BackendNotInstalledError(model.backend, model.name)
+        if program.missing is not None:
+            raise ExtraNotInstalledError(f"backend {program.name}", program.missing)
+        return program

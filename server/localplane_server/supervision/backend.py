@@ -1,0 +1,252 @@
+"""One running backend: started and answering, loading a model, stopped for good."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+
+from localplane_server.errors import BackendGoneError, LoadFailedError
+from localplane_server.supervision.backend_client import BackendClient
+from localplane_server.supervision.calls import LoadOptions
+from localplane_server.supervision.logs import last_lines
+from localplane_server.supervision.processes import BackendProcess, Exit, Launch, Processes
+from localplane_server.supervision.programs import BackendProgram
+from localplane_server.supervision.sampling import proportional_memory
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 120.0
+"""How long a started program may take until it answers: some import for a minute."""
+FREE_SECONDS = 5.0
+"""How long a backend may take to free its model before it is ended all the same."""
+TERM_SECONDS = 15.0
+"""How long a backend may take to end by itself before it is killed."""
+LOG_LINES = 8
+"""Lines of the log that an error carries."""
+BIND_ATTEMPTS = 3
+"""How many ports are tried when somebody else takes the reserved one first."""
+
+_SECRETS = ("LOCALPLANE_API_KEY", "LOCALAI_API_KEY", "API_KEY", "LOCALAI_GRPC_AUTH_TOKEN")
+_LONGEST_FILE_NAME = 200
+
+
+class RunningBackend:
+    """A backend whose process answers. It has no model until `load`, and none after `stop`."""
+
+    def __init__(self, process: BackendProcess, client: BackendClient, log_path: Path) -> None:
+        self.process = process
+        self.client = client
+        self._log_path = log_path
+
+    @property
+    def pid(self) -> int:
+        """Process that was started; others may have descended from it."""
+        return self.process.pid
+
+    async def load(self, options: LoadOptions, *, timeout_seconds: float) -> None:
+        """Load the model.
+
+        Raises:
+            LoadFailedError: If the backend refuses, does not answer in time, or ends meanwhile. The message carries
+                the cause and the last lines of the log.
+        """
+        loading = asyncio.ensure_future(self.client.load(options))
+        try:
+            await asyncio.wait(
+                (loading, self.process.exited),
+                timeout=timeout_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if self.process.exited.done():
+                raise await self.load_error(self.ended())
+            if not loading.done():
+                raise await self.load_error(f"not loaded within {timeout_seconds:g} s")
+            try:
+                await loading
+            except BackendGoneError as error:
+                # The connection breaks a moment before the process is seen to end.
+                await self.wait_for_end(1.0)
+                cause = self.ended() if self.process.exited.done() else error.message
+                raise await self.load_error(cause) from error
+            except LoadFailedError as error:
+                raise await self.load_error(error.message) from error
+        finally:
+            loading.cancel()
+
+    async def load_error(self, cause: str) -> LoadFailedError:
+        """Return the error of a load that failed for this cause, with the last lines of the log."""
+        message = f"cannot load model {self.process.launch.model}: {cause}"
+        lines = await self.log_lines()
+        if lines:
+            message = f"{message}; last lines of its log: {' | '.join(lines)}"
+        return LoadFailedError(message, model=self.process.launch.model)
+
+    async def wait_for_end(self, seconds: float) -> None:
+        """Wait until the process has ended, but no longer than so many seconds."""
+        await asyncio.wait((self.process.exited,), timeout=seconds)
+
+    def ended(self) -> str:
+        """Say how the process ended."""
+        return f"the backend ended with {self.process.exited.result()}"
+
+    async def log_lines(self) -> list[str]:
+        """Return the last lines that the backend wrote."""
+        return await asyncio.to_thread(last_lines, self._log_path, LOG_LINES)
+
+    async def stop(self, *, free: bool) -> int | None:
+        """End the backend and return the bytes that came back, or None when they could not be read.
+
+        Returns when no process of its tree is left. Stopping a backend that ended by itself sweeps what it left.
+
+        Args:
+            free: Whether the backend is asked to free its model first.
+        """
+        alive = not self.process.exited.done()
+        freed = await asyncio.to_thread(proportional_memory, self.process.tree()) if alive else None
+        if free and alive:
+            await self.client.free(FREE_SECONDS)
+        await self.process.stop(term_seconds=TERM_SECONDS)
+        await self.client.close()
+        return freed
+
+
+class BackendLauncher:
+    """Starts backend programs and waits until they answer."""
+
+    def __init__(
+        self,
+        processes: Processes,
+        *,
+        log_dir: Path,
+        models_path: Path,
+        environment: Mapping[str, str],
+    ) -> None:
+        self._processes = processes
+        self._log_dir = log_dir
+        self._environment = _backend_environment(environment, models_path)
+        self._reserved: set[int] = set()
+
+    def log_path(self, model: str) -> Path:
+        """Return where the output of a model's backend goes."""
+        name = quote(model, safe=" ")
+        if len(name) > _LONGEST_FILE_NAME:
+            name = f"{name[:_LONGEST_FILE_NAME]}-{hashlib.sha256(model.encode()).hexdigest()[:16]}"
+        return self._log_dir / f"{name}.log"
+
+    async def launch(self, model: str, program: BackendProgram) -> RunningBackend:
+        """Start a program for a model and return once it answers.
+
+        Raises:
+            LoadFailedError: If it cannot be started, ends, or does not answer in time. Nothing of it is left then.
+        """
+        for _ in range(BIND_ATTEMPTS):
+            port = self._reserve_port()
+            try:
+                backend = await self._launch_on(port, model, program)
+            except BaseException:
+                self._reserved.discard(port)
+                raise
+            if backend is None:
+                self._reserved.discard(port)
+                continue
+            backend.process.exited.add_done_callback(
+                lambda _, port=port: self._reserved.discard(port)
+            )
+            return backend
+        message = f"cannot load model {model}: no port to listen on in {BIND_ATTEMPTS} attempts"
+        raise LoadFailedError(message, model=model)
+
+    async def _launch_on(
+        self, port: int, model: str, program: BackendProgram
+    ) -> RunningBackend | None:
+        """Start the program on a port; None when somebody else took the port."""
+        address = f"127.0.0.1:{port}"
+        token = secrets.token_urlsafe(24)
+        launch = Launch(
+            model=model,
+            argv=(*program.argv, "--addr", address),
+            env={**self._environment, "LOCALAI_GRPC_AUTH_TOKEN": token},
+            cwd=None,
+            log_path=self.log_path(model),
+        )
+        process = await self._processes.spawn(launch)
+        backend = RunningBackend(
+            process, BackendClient(address, token=token, model=model), launch.log_path
+        )
+        try:
+            if not await self._wait_for_answer(backend):
+                if process.exited.done() and _is_taken(port):
+                    await backend.stop(free=False)
+                    return None
+                cause = backend.ended() if process.exited.done() else "it does not answer"
+                raise await backend.load_error(cause)
+            if not await asyncio.to_thread(_listens, process.tree(), port):
+                await backend.stop(free=False)
+                return None
+        except BaseException:
+            await backend.stop(free=False)
+            raise
+        return backend
+
+    async def _wait_for_answer(self, backend: RunningBackend) -> bool:
+        deadline = time.monotonic() + ANSWER_SECONDS
+        pause = 0.005
+        while time.monotonic() < deadline:
+            if await backend.client.health(timeout_seconds=10.0):
+                return True
+            await backend.wait_for_end(pause)
+            if backend.process.exited.done():
+                return False
+            pause = min(pause * 1.5, 0.25)
+        return False
+
+    def _reserve_port(self) -> int:
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port: int = probe.getsockname()[1]
+            if port not in self._reserved:
+                self._reserved.add(port)
+                return port
+
+
+def _backend_environment(environment: Mapping[str, str], models_path: Path) -> dict[str, str]:
+    env = {name: value for name, value in environment.items() if name not in _SECRETS}
+    # Our own tuning of gRPC; a backend may bring another version, to which it means nothing.
+    env.pop("GRPC_EXPERIMENTS", None)
+    for name in ("HF_HOME", "TRANSFORMERS_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        env.setdefault(name, str(models_path))
+    # Spinning OpenMP threads collapse as soon as another process is busy; read at import, so it is set from outside.
+    env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    env.setdefault("PYTHONUNBUFFERED", "1")
+    return env
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def _listens(pids: list[int], port: int) -> bool:
+    """Whether one of these processes listens on the port: on loopback, anybody could have taken it."""
+    for pid in pids:
+        try:
+            connections = psutil.Process(pid).net_connections(kind="tcp")
+        except psutil.Error:
+            continue
+        if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections):
+            return True
+    return False

@@ -1,0 +1,147 @@
+"""Settings: where they come from, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from localplane_server.config import (
+    Endpoint,
+    options,
+    parse_bool,
+    parse_duration,
+    parse_endpoint,
+    parse_size,
+    load_settings,
+)
+from localplane_server.errors import SettingsError
+
+
+class TestPrecedence:
+    def test_flag_before_environment_before_file_before_default(self, tmp_path: Path) -> None:
+        """Each source gives way to the one nearer to the user's hand."""
+        file = tmp_path / "settings.yaml"
+        file.write_text("threads: 1\ncontext-size: 1\nhttp_listen: 127.0.0.1:1\n")
+        environment = {"LOCALPLANE_THREADS": "2", "LOCALPLANE_CONTEXT_SIZE": "2"}
+
+        settings = load_settings({"threads": "3"}, environment, file)
+
+        assert (3, 2, Endpoint("127.0.0.1", 1)) == (
+            settings.threads,
+            settings.context_size,
+            settings.http_listen,
+        )
+        assert Endpoint("127.0.0.1", 50051) == settings.grpc_listen
+
+    def test_localai_names(self) -> None:
+        """LocalAI's variables work, and give way to ours."""
+        environment = {
+            "LOCALAI_MODELS_PATH": "/a",
+            "LOCALAI_THREADS": "5",
+            "LOCALPLANE_THREADS": "6",
+        }
+
+        settings = load_settings({}, environment)
+
+        assert (Path("/a"), 6) == (settings.models_path, settings.threads)
+
+    def test_empty_variable_counts_as_not_set(self) -> None:
+        """An empty variable, as a unit file or a compose file leaves it, changes nothing."""
+        assert load_settings({}, {"LOCALPLANE_THREADS": ""}).threads is None
+
+
+class TestRefused:
+    def test_unknown_key_in_file(self, tmp_path: Path) -> None:
+        """A misspelt setting is an error, not silence."""
+        file = tmp_path / "settings.yaml"
+        file.write_text("thread: 1\n")
+
+        with pytest.raises(SettingsError, match="unknown setting thread"):
+            load_settings({}, {}, file)
+
+    @pytest.mark.parametrize("text", ["[", "- a", "\x00"])
+    def test_file_that_is_no_mapping(self, tmp_path: Path, text: str) -> None:
+        """A file that holds no settings is named in the error."""
+        file = tmp_path / "settings.yaml"
+        file.write_text(text)
+
+        with pytest.raises(SettingsError, match=r"settings\.yaml"):
+            load_settings({}, {}, file)
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        """A file that was asked for must be there."""
+        with pytest.raises(SettingsError, match="cannot read"):
+            load_settings({}, {}, tmp_path / "none.yaml")
+
+    @pytest.mark.parametrize("listen", ["0.0.0.0:8080", "[::]:1", "10.0.0.1:80"])
+    def test_open_address_without_key(self, listen: str) -> None:
+        """Nobody is let in from outside by accident."""
+        with pytest.raises(SettingsError, match="without an API key"):
+            load_settings({"http_listen": listen}, {})
+
+    def test_open_address_with_key(self) -> None:
+        """With a key, any address may be listened on."""
+        settings = load_settings({"http_listen": "0.0.0.0:8080"}, {"LOCALPLANE_API_KEY": "a,b"})
+
+        assert ("a", "b") == settings.api_key
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("threads", "0"),
+            ("threads", "x"),
+            ("grpc_listen", "host"),
+            ("grpc_listen", "host:70000"),
+            ("max_body_size", "-1"),
+            ("load_timeout", "soon"),
+            ("log_format", "xml"),
+            ("no_autoload", "perhaps"),
+        ],
+    )
+    def test_error_names_the_setting(self, name: str, value: str) -> None:
+        """Whoever reads the error knows which flag to mend."""
+        with pytest.raises(SettingsError, match="--" + name.replace("_", "-")):
+            load_settings({name: value}, {})
+
+
+class TestParsers:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("127.0.0.1:80", Endpoint("127.0.0.1", 80)),
+            ("[::1]:0", Endpoint("::1", 0)),
+            (":8080", Endpoint("127.0.0.1", 8080)),
+        ],
+    )
+    def test_endpoint(self, text: str, expected: Endpoint) -> None:
+        """Version 4, version 6 in brackets, and no host, which means loopback."""
+        assert expected == parse_endpoint(text)
+
+    def test_endpoint_is_written_as_it_is_read(self) -> None:
+        """What is printed can be given back."""
+        assert "[::1]:5" == str(parse_endpoint("[::1]:5"))
+
+    @pytest.mark.parametrize(
+        ("text", "expected"), [("5", 5), ("2K", 2048), ("1MiB", 1024**2), ("3gb", 3 * 1024**3)]
+    )
+    def test_size(self, text: str, expected: int) -> None:
+        """Sizes are powers of 1024, however they are written."""
+        assert expected == parse_size(text)
+
+    @pytest.mark.parametrize(
+        ("text", "expected"), [("5", 5), ("250ms", 0.25), ("1.5s", 1.5), ("2m", 120), ("1h", 3600)]
+    )
+    def test_duration(self, text: str, expected: float) -> None:
+        """Durations are seconds where no unit is given."""
+        assert expected == parse_duration(text)
+
+    @pytest.mark.parametrize(("text", "expected"), [("yes", True), ("0", False), (True, True)])
+    def test_bool(self, text: str | bool, expected: bool) -> None:  # noqa: FBT001 - the table's
+        """Yes and no in every usual spelling."""
+        assert expected is parse_bool(text)
+
+
+def test_every_setting_has_help() -> None:
+    """A setting that nobody explained would be a setting that nobody finds."""
+    assert [] == [option.name for option in options() if not option.help]
