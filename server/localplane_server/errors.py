@@ -24,10 +24,16 @@
     │   ├── BackendFailedError          BACKEND_FAILED
     │   └── LoadFailedError             LOAD_FAILED
     └── OverdueError                    DEADLINE_EXCEEDED
+
+    StartupError                        no reason: nobody can call a service that did not start
+    ├── DataDirLockedError
+    ├── StateTooNewError
+    └── StateUnreadableError
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -191,3 +197,34 @@ class OverdueError(LocalplaneError):
     """The call's deadline passed."""
 
     reason = "DEADLINE_EXCEEDED"
+
+
+class StartupError(Exception):
+    """The service cannot start, for a cause that whoever starts it can be told."""
+
+
+class DataDirLockedError(StartupError):
+    """Another service works on the data directory."""
+
+    def __init__(self, data_dir: Path, pid: int | None) -> None:
+        holder = f"process {pid}" if pid else "another process"
+        super().__init__(f"cannot use data directory {data_dir}: {holder} is using it")
+        self.pid = pid
+        """Process that holds it. None when it did not say."""
+
+
+class StateTooNewError(StartupError):
+    """The state file was written by a newer version of the service."""
+
+    def __init__(self, path: Path, version: int, known_version: int) -> None:
+        super().__init__(
+            f"cannot open {path}: a newer version of localplane wrote it "
+            f"(schema {version}, this version knows {known_version})"
+        )
+
+
+class StateUnreadableError(StartupError):
+    """The state file is damaged, is none, or cannot be opened."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        super().__init__(f"cannot open {path}: {cause}")
