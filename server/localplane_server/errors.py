@@ -24,13 +24,18 @@
     │   ├── BackendFailedError          BACKEND_FAILED
     │   ├── InstallFailedError          INSTALL_FAILED
     │   └── LoadFailedError             LOAD_FAILED
-    ├── OverdueError                    DEADLINE_EXCEEDED
-    └── StartupError                    never reaches a caller: the program ends with its message
-        └── SettingsError
+    └── OverdueError                    DEADLINE_EXCEEDED
+
+    StartupError                        no reason: nobody can call a service that did not start
+    ├── SettingsError
+    ├── DataDirLockedError
+    ├── StateTooNewError
+    └── StateUnreadableError
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -202,9 +207,36 @@ class OverdueError(LocalplaneError):
     reason = "DEADLINE_EXCEEDED"
 
 
-class StartupError(LocalplaneError):
-    """The program cannot start. It ends with this message and exit code 1."""
+class StartupError(Exception):
+    """The service cannot start, for a cause that whoever starts it can be told."""
 
 
 class SettingsError(StartupError):
     """A setting cannot be read, or settings contradict each other."""
+
+
+class DataDirLockedError(StartupError):
+    """Another service works on the data directory."""
+
+    def __init__(self, data_dir: Path, pid: int | None) -> None:
+        holder = f"process {pid}" if pid else "another process"
+        super().__init__(f"cannot use data directory {data_dir}: {holder} is using it")
+        self.pid = pid
+        """Process that holds it. None when it did not say."""
+
+
+class StateTooNewError(StartupError):
+    """The state file was written by a newer version of the service."""
+
+    def __init__(self, path: Path, version: int, known_version: int) -> None:
+        super().__init__(
+            f"cannot open {path}: a newer version of localplane wrote it "
+            f"(schema {version}, this version knows {known_version})"
+        )
+
+
+class StateUnreadableError(StartupError):
+    """The state file is damaged, is none, or cannot be opened."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        super().__init__(f"cannot open {path}: {cause}")

@@ -1,0 +1,1 @@
+"""Backend processes: started, watched, measured and ended."""
