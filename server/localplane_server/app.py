@@ -9,32 +9,203 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from localplane_gateway.server import GatewayServer
+from localplane_gateway.app import build_app
+from localplane_gateway.server import serving
 from localplane_gateway.settings import GatewaySettings
 from localplane_server.config import Endpoint, Settings
 from localplane_server.events import Events
 from localplane_server.inference.embedding import Embedder
 from localplane_server.inference.generation import TextGenerator
 from localplane_server.inference.tokenization import Tokenizer
+from localplane_server.listening import bound_socket, check_free
 from localplane_server.logs import log_events
 from localplane_server.models.catalog import Defaults, ModelCatalog
 from localplane_server.readiness import Readiness
-from localplane_server.rpc.access import read_keys
+from localplane_server.rpc.access import KeyAuthenticator, read_keys
 from localplane_server.rpc.backend_service import BackendServicer
+from localplane_server.rpc.health import HealthReporter
 from localplane_server.rpc.inference_service import InferenceServicer
 from localplane_server.rpc.inprocess import InProcessChannel
 from localplane_server.rpc.interceptors import CallInterceptor
 from localplane_server.rpc.model_service import ModelServicer
-from localplane_server.rpc.server import GrpcServer, Servicers
+from localplane_server.rpc.server import (
+    SERVICES,
+    Servicers,
+    build_grpc_server,
+    listen_on_socket_file,
+)
 from localplane_server.rpc.system_service import SystemServicer
 from localplane_server.rpc.tokenizer_service import TokenizerServicer
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
 from localplane_server.scheduling.starting import BackendStarter
-from localplane_server.scheduling.tasks import DetachedTasks
+from localplane_server.scheduling.tasks import DetachedTasks, keep_running
+from localplane_server.state.database import Database
+from localplane_server.state.lock import DataDirLock
+from localplane_server.state.spawn_records import SqliteSpawnRecords
 from localplane_server.supervision.backend import BackendLauncher
-from localplane_server.supervision.processes import KeeperHandle, Processes
+from localplane_server.supervision.keeper_handle import KeeperHandle
+from localplane_server.supervision.leftovers import reap_leftovers
+from localplane_server.supervision.processes import Processes
 from localplane_server.supervision.programs import BackendPrograms, shipped_programs
 from localplane_server.supervision.sampling import Sampler
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """A service that runs."""
+
+    grpc: Endpoint
+    """Where gRPC listens."""
+    http: Endpoint
+    """Where REST listens."""
+    readiness: Readiness
+    """Whether it can do its work."""
+    scheduler: Scheduler
+    """Holds its backends."""
+
+    async def cut_calls(self) -> None:
+        """End every backend at once, and with it the calls in flight, so that a stop need not wait."""
+        await self.scheduler.close(grace_seconds=0.0)
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings,
+    keeper: KeeperHandle,
+    *,
+    programs: BackendPrograms | None = None,
+    environment: dict[str, str] | None = None,
+) -> AsyncGenerator[App]:
+    """Run the service for as long as the context is open.
+
+    Args:
+        settings: The settings.
+        keeper: A keeper that was started before this process had any object of gRPC.
+        programs: The backend programs. Default: those that come with the package.
+        environment: What backends inherit. Default: this process's environment.
+
+    Raises:
+        StartupError: If it cannot start. Nothing of it is left then.
+    """
+    programs = programs or shipped_programs()
+    keys = read_keys(settings.api_key, settings.api_key_file)
+    async with AsyncExitStack() as stack:
+        # The lock first: what follows belongs to one service at a time.
+        stack.enter_context(DataDirLock(settings.data_dir))
+        database = await stack.enter_async_context(Database(settings.data_dir / "state.db"))
+        records = SqliteSpawnRecords(database)
+        await reap_leftovers(records)
+
+        bus = Events()
+        log_events(bus)
+        readiness = Readiness()
+        readiness.block("start", "the service is starting")
+
+        processes = await stack.enter_async_context(Processes(keeper, records))
+        processes.add_listener(lambda is_ready: _tell(readiness, is_ready=is_ready))
+        detached = DetachedTasks()
+        stack.push_async_callback(detached.close)
+
+        models_dir = settings.models_dir
+        models_dir.mkdir(parents=True, exist_ok=True)
+        defaults = Defaults(
+            threads=settings.threads,
+            context_size=settings.context_size,
+            f16=True if settings.f16 else None,
+        )
+        catalog = ModelCatalog(models_dir, defaults=defaults)
+        sampler = Sampler()
+        launcher = BackendLauncher(
+            processes,
+            sampler,
+            log_dir=settings.data_dir / "logs",
+            models_path=models_dir,
+            environment=dict(os.environ) if environment is None else environment,
+        )
+        starter = BackendStarter(
+            launcher,
+            programs,
+            models_path=models_dir,
+            load_timeout_seconds=settings.load_timeout,
+        )
+        scheduler = Scheduler(
+            catalog, start=starter, run=detached, bus=bus, autoload=not settings.no_autoload
+        )
+        monitor = Monitor(scheduler, sampler)
+        # Once the servers have stopped, no call is left that a backend should wait for.
+        stack.push_async_callback(scheduler.close, grace_seconds=0.0)
+
+        servicers = Servicers(
+            backend=BackendServicer(
+                scheduler, monitor, programs, grace_seconds=settings.shutdown_grace
+            ),
+            inference=InferenceServicer(
+                TextGenerator(catalog, scheduler, bus), Embedder(catalog, scheduler, bus)
+            ),
+            model=ModelServicer(catalog, scheduler),
+            system=SystemServicer(scheduler, programs, readiness),
+            tokenizer=TokenizerServicer(Tokenizer(catalog, scheduler)),
+        )
+        interceptor = CallInterceptor(keys, bus)
+        channel = InProcessChannel(interceptor)
+        servicers.add_to(channel)
+        health = HealthReporter(SERVICES)
+        server = build_grpc_server(
+            servicers, interceptor, health, max_message_bytes=settings.max_body_size
+        )
+        check_free(settings.grpc_listen)
+        grpc_port = server.add_insecure_port(str(settings.grpc_listen))
+        if settings.grpc_uds is not None:
+            listen_on_socket_file(server, settings.grpc_uds)
+            stack.callback(settings.grpc_uds.unlink, missing_ok=True)
+        http_socket = bound_socket(settings.http_listen)
+        stack.callback(http_socket.close)
+        await server.start()
+        stops: list[asyncio.Task[None]] = []
+        stack.push_async_callback(_all, stops)
+
+        gateway = build_app(
+            channel,
+            GatewaySettings(
+                allowed_hosts=frozenset(settings.allow_host),
+                public_url=settings.public_url,
+                max_body_bytes=settings.max_body_size,
+            ),
+            KeyAuthenticator(keys),
+        )
+        grace = settings.shutdown_grace
+        await stack.enter_async_context(serving(gateway, [http_socket], grace_seconds=grace))
+        # Both servers stop at the same time: this begins the one, leaving the context above ends the other.
+        stack.callback(lambda: stops.append(detached(server.stop(grace))))
+        stack.callback(readiness.block, "stop", "the service is stopping")
+
+        loops = await stack.enter_async_context(asyncio.TaskGroup())
+        monitoring = loops.create_task(keep_running("monitor", monitor.run, readiness))
+        stack.callback(monitoring.cancel)
+        readiness.unblock("start")
+        readiness.listen(lambda is_ready: _report(health, detached, is_ready=is_ready))
+        yield App(
+            grpc=settings.grpc_listen._replace(port=grpc_port),
+            http=settings.http_listen._replace(port=http_socket.getsockname()[1]),
+            readiness=readiness,
+            scheduler=scheduler,
+        )
+
+
+def _tell(readiness: Readiness, *, is_ready: bool) -> None:
+    if is_ready:
+        readiness.unblock("keeper")
+    else:
+        readiness.block("keeper", "the keeper of the backends is gone and is being replaced")
+
+
+def _report(health: HealthReporter, detached: DetachedTasks, *, is_ready: bool) -> None:
+    detached(health.set_ready(is_ready=is_ready))
+
+
+async def _all(tasks: list[asyncio.Task[None]]) -> None:
+    if tasks:
+        await asyncio.wait(tasks)

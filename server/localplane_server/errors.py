@@ -28,6 +28,7 @@
 
     StartupError                        no reason: nobody can call a service that did not start
     ├── SettingsError
+    ├── AddressTakenError
     ├── DataDirLockedError
     ├── StateTooNewError
     └── StateUnreadableError
@@ -213,6 +214,14 @@ class StartupError(Exception):
 
 class SettingsError(StartupError):
     """A setting cannot be read, or settings contradict each other."""
+
+
+class AddressTakenError(StartupError):
+    """Somebody else listens on the address."""
+
+    def __init__(self, address: str, holder: str | None) -> None:
+        by = f"{holder} does" if holder else "somebody else does"
+        super().__init__(f"cannot listen on {address}: {by} already; choose another, or port 0")
 
 
 class DataDirLockedError(StartupError):

@@ -8,12 +8,12 @@ import pytest
 
 from localplane_server.config import (
     Endpoint,
+    load_settings,
     options,
     parse_bool,
     parse_duration,
     parse_endpoint,
     parse_size,
-    load_settings,
 )
 from localplane_server.errors import SettingsError
 

@@ -25,6 +25,9 @@ class LazyCommand:
 
 
 COMMANDS = {
+    "serve": LazyCommand(
+        "localplane_server.cli.serve", "serve", "Start the service: gRPC and REST."
+    ),
     "models": LazyCommand(
         "localplane_server.cli.models", "models", "List and install models to start with."
     ),

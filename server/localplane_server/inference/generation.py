@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from localplane_server import events
 from localplane_server.errors import InvalidArgumentError
@@ -39,12 +40,12 @@ class GenerationRequest:
     """Texts at which generation stops, besides those of the model's configuration."""
     answers: int = 1
     """Answers for each text, or to the chat."""
-    tools: str = ""
-    """Tools that may be called, as the JSON text of OpenAI's list."""
-    tool_choice: str = ""
-    """Which tool to call, as the JSON text of OpenAI's value."""
-    response_format: str = ""
-    """Form of the answer, as the JSON text of OpenAI's value."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """Tools that may be called, in OpenAI's shape."""
+    tool_choice: str | Mapping[str, Any] | None = None
+    """`none`, `auto`, `required`, or OpenAI's object that names a function."""
+    response_format: Mapping[str, Any] | None = None
+    """Form of the answer, in OpenAI's shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +168,8 @@ def _predictions(model: ModelConfig, request: GenerationRequest) -> Iterator[Pre
                 min_p=sampling.min_p,
                 seed=seed,
                 repeat_penalty=sampling.repeat_penalty,
-                frequency_penalty=sampling.frequency_penalty,
-                presence_penalty=sampling.presence_penalty,
+                frequency_penalty=sampling.frequency_penalty or 0.0,
+                presence_penalty=sampling.presence_penalty or 0.0,
                 stop=(*request.stop, *model.stop),
                 tools=request.tools,
                 tool_choice=request.tool_choice,

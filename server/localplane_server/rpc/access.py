@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import enum
-import hmac
 import hashlib
+import hmac
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from grpc.aio import AioRpcError, Metadata
+
 from localplane.v1 import options_pb2
-from localplane_server.errors import PermissionDeniedError, SettingsError, UnauthenticatedError
+from localplane_server.errors import (
+    LocalplaneError,
+    PermissionDeniedError,
+    SettingsError,
+    UnauthenticatedError,
+)
+from localplane_server.rpc.status import status_of
 
 
 class Role(enum.IntEnum):
@@ -68,6 +76,30 @@ class Keys:
             raise UnauthenticatedError("The authentication key is not valid")
         if held < role:
             raise PermissionDeniedError("cannot do this with a key of the role user", role="user")
+
+
+class KeyAuthenticator:
+    """Checks keys for the gateway, before it reads a request; the call itself checks them again."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    async def check(self, credentials: str | None, access: str) -> None:
+        """Return if the key may do what asks for the access.
+
+        Args:
+            credentials: The key that was presented, or None.
+            access: `user` or `admin`.
+
+        Raises:
+            grpc.aio.AioRpcError: If it may not; as the call itself would answer.
+        """
+        try:
+            self._keys.check(credentials, Role.ADMIN if access == "admin" else Role.USER)
+        except LocalplaneError as error:
+            status = status_of(error)
+            trailing = Metadata(*status.trailing_metadata)
+            raise AioRpcError(status.code, Metadata(), trailing, status.details) from error
 
 
 def _digest(key: str) -> bytes:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import orjson
-from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from localplane.v1 import backend_pb2, inference_pb2, model_pb2
 from localplane_server.errors import InvalidArgumentError
 from localplane_server.models.configuration import ModelConfig, Sampling
+from localplane_server.scheduling import monitor
 from localplane_server.scheduling.actor import BackendSnapshot, BackendState
 from localplane_server.scheduling.monitor import BackendReport
 from localplane_server.supervision.calls import ChatTurn, ToolCallPiece
@@ -27,6 +26,20 @@ STATES = {
     BackendState.BUSY: backend_pb2.BACKEND_STATE_BUSY,
     BackendState.STOPPING: backend_pb2.BACKEND_STATE_STOPPING,
     BackendState.FAILED: backend_pb2.BACKEND_STATE_FAILED,
+}
+
+MONITOR_STATES = {
+    monitor.UNINITIALIZED: backend_pb2.MONITOR_STATE_UNINITIALIZED,
+    monitor.BUSY: backend_pb2.MONITOR_STATE_BUSY,
+    monitor.READY: backend_pb2.MONITOR_STATE_READY,
+    monitor.ERROR: backend_pb2.MONITOR_STATE_ERROR,
+}
+
+REPORTED_STATES = {
+    "uninitialized": backend_pb2.REPORTED_STATE_UNINITIALIZED,
+    "busy": backend_pb2.REPORTED_STATE_BUSY,
+    "ready": backend_pb2.REPORTED_STATE_READY,
+    "error": backend_pb2.REPORTED_STATE_ERROR,
 }
 
 _LARGEST_EXACT = 2**53
@@ -45,7 +58,7 @@ def process_memory(sample: TreeSample | None) -> backend_pb2.ProcessMemory | Non
     """Return the memory of a sample as a message, or None."""
     if sample is None:
         return None
-    return backend_pb2.ProcessMemory(rss=sample.rss, vms=sample.vms)
+    return backend_pb2.ProcessMemory(rss=sample.rss_bytes, vms=sample.vms_bytes)
 
 
 def backend_to_proto(snapshot: BackendSnapshot, sample: TreeSample | None) -> backend_pb2.Backend:
@@ -69,7 +82,7 @@ def report_to_proto(report: BackendReport) -> backend_pb2.BackendStatus:
     snapshot, sample = report.snapshot, report.sample
     reported = report.reported_state
     return backend_pb2.BackendStatus(
-        state=backend_pb2.MonitorState.Name(report.monitor_state),
+        state=MONITOR_STATES[report.monitor_state],
         memory=backend_pb2.BackendMemory(
             total=report.memory.total, breakdown=report.memory.breakdown
         )
@@ -77,7 +90,7 @@ def report_to_proto(report: BackendReport) -> backend_pb2.BackendStatus:
         else None,
         model=snapshot.model,
         backend=snapshot.backend,
-        reported_state=f"REPORTED_STATE_{reported.upper()}" if reported else None,
+        reported_state=REPORTED_STATES[reported] if reported else None,
         memory_info=process_memory(sample),
         memory_percent=sample.memory_percent if sample else None,
         cpu_percent=sample.cpu_percent if sample else None,
@@ -136,20 +149,20 @@ def turn_from_proto(message: inference_pb2.ChatMessage, field: str) -> ChatTurn:
     Raises:
         InvalidArgumentError: If the content is neither text nor a list of parts of text.
     """
-    calls = [
+    calls = tuple(
         {
             "id": call.id,
             "type": "function",
             "function": {"name": call.function.name, "arguments": call.function.arguments},
         }
         for call in message.tool_calls
-    ]
+    )
     return ChatTurn(
         role=message.role,
         content=_content(message.content, f"{field}.content"),
         name=message.name,
         tool_call_id=message.tool_call_id,
-        tool_calls=orjson.dumps(calls).decode() if calls else "",
+        tool_calls=calls,
     )
 
 
@@ -161,12 +174,12 @@ def _content(content: Value, field: str) -> str:
         return content.string_value
     if kind != "list_value":
         raise InvalidArgumentError(f"{field} is neither text nor a list of parts", field=field)
-    texts = []
+    texts: list[str] = []
     for number, part in enumerate(content.list_value.values):
         fields = part.struct_value.fields
-        kind = fields["type"].string_value if "type" in fields else ""
-        if kind not in ("text", "input_text") or "text" not in fields:
-            message = f"cannot read a part of type {kind or '(none)'}: only text is understood"
+        part_type = fields["type"].string_value if "type" in fields else ""
+        if part_type not in ("text", "input_text") or "text" not in fields:
+            message = f"cannot read a part of type {part_type or '(none)'}: only text is understood"
             raise InvalidArgumentError(message, field=f"{field}[{number}]")
         texts.append(fields["text"].string_value)
     return "\n".join(texts)
@@ -187,22 +200,18 @@ def tool_calls_to_proto(
     ]
 
 
-def json_text(message: Message) -> str:
-    """Return a Struct, Value or ListValue as JSON text."""
-    return orjson.dumps(_plain(message)).decode()
-
-
-def _plain(message: Any) -> Any:
+def plain(message: Any) -> Any:
+    """Return a Struct, Value or ListValue as plain objects."""
     if isinstance(message, Struct):
-        return {key: _plain(value) for key, value in message.fields.items()}
+        return {key: plain(value) for key, value in message.fields.items()}
     if isinstance(message, ListValue):
-        return [_plain(value) for value in message.values]
+        return [plain(value) for value in message.values]
     kind = message.WhichOneof("kind")
     if kind in (None, "null_value"):
         return None
     value = getattr(message, kind)
     if kind in ("struct_value", "list_value"):
-        return _plain(value)
+        return plain(value)
     # A schema that says `"maxItems": 3` must not reach an engine as 3.0.
     if kind == "number_value" and value.is_integer() and abs(value) < _LARGEST_EXACT:
         return int(value)

@@ -20,7 +20,7 @@ from localplane_server.inference.generation import (
     TextGenerator,
 )
 from localplane_server.rpc.convert import (
-    json_text,
+    plain,
     sampling_from_proto,
     tool_calls_to_proto,
     turn_from_proto,
@@ -186,22 +186,20 @@ def _chat_request(request: inference_service_pb2.ChatRequest) -> GenerationReque
         sampling=sampling_from_proto(request),
         stop=tuple(request.stop),
         answers=request.n if request.HasField("n") else 1,
-        tools="[" + ",".join(json_text(tool) for tool in request.tools) + "]"
-        if request.tools
-        else "",
-        tool_choice=json_text(request.tool_choice) if request.HasField("tool_choice") else "",
+        tools=tuple(plain(tool) for tool in request.tools),
+        tool_choice=plain(request.tool_choice) if request.HasField("tool_choice") else None,
         response_format=_response_format(request),
     )
 
 
-def _response_format(request: inference_service_pb2.ChatRequest) -> str:
+def _response_format(request: inference_service_pb2.ChatRequest) -> dict[str, Any] | None:
     wanted = request.response_format
     if wanted.type in ("", "text"):
-        return ""
+        return None
     if wanted.type == "json_object":
-        return '{"type":"json_object"}'
+        return {"type": "json_object"}
     if wanted.type == "json_schema" and "schema" in wanted.json_schema.fields:
-        return f'{{"type":"json_schema","json_schema":{json_text(wanted.json_schema)}}}'
+        return {"type": "json_schema", "json_schema": plain(wanted.json_schema)}
     message = "response_format must be of type text, json_object, or json_schema with a schema"
     raise InvalidArgumentError(message, field="response_format")
 

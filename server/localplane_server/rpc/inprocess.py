@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import grpc
 from grpc.aio import AbortError, AioRpcError, Metadata
 
-from localplane_server.rpc.interceptors import CallInterceptor
+from localplane_server.rpc.interceptors import CallInterceptor, Handler
 
 MetadataLike = Sequence[tuple[str, Any]]
 
@@ -25,16 +25,14 @@ class InProcessChannel:
 
     def __init__(self, interceptor: CallInterceptor) -> None:
         self._interceptor = interceptor
-        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
+        self._handlers: dict[str, Handler] = {}
 
     # The part of a server that generated code uses
 
     def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
         """Do nothing: the same handlers come through `add_registered_method_handlers`."""
 
-    def add_registered_method_handlers(
-        self, service: str, handlers: dict[str, grpc.RpcMethodHandler]
-    ) -> None:
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Handler]) -> None:
         """Take the methods of a servicer."""
         for name, handler in handlers.items():
             method = f"/{service}/{name}"
@@ -224,7 +222,7 @@ class UnaryCall(_Call):
         self._task = asyncio.current_task()
         try:
             response = await self._behaviour(self._request, self._context)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is raised again, as the caller's error
             raise self._ended(error) from None
         self._code = grpc.StatusCode.OK
         return response
@@ -238,6 +236,17 @@ class StreamCall(_Call):
     ) -> None:
         super().__init__(timeout, metadata)
         self._messages = behaviour(request, self._context)
+        self._closing: asyncio.Task[None] | None = None
+
+    def cancel(self) -> bool:
+        """Cancel the call; what waits for a message gets `asyncio.CancelledError`."""
+        was_reading = self._task is not None
+        if not super().cancel():
+            return False
+        if not was_reading and self._closing is None:
+            # Nobody is inside the servicer who could be interrupted: it is told where it waits.
+            self._closing = asyncio.get_running_loop().create_task(self._messages.aclose())
+        return True
 
     def __aiter__(self) -> AsyncGenerator[Any]:
         return self._iterate()
@@ -245,7 +254,6 @@ class StreamCall(_Call):
     async def read(self) -> Any:
         """Return the next message, or `grpc.aio.EOF` after the last."""
         if self._is_cancelled:
-            await self._messages.aclose()
             self._code = grpc.StatusCode.CANCELLED
             raise asyncio.CancelledError
         self._task = asyncio.current_task()
@@ -258,7 +266,7 @@ class StreamCall(_Call):
         except StopAsyncIteration:
             self._code = grpc.StatusCode.OK
             return grpc.aio.EOF
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is raised again, as the caller's error
             raise self._ended(error) from None
         finally:
             self._task = None

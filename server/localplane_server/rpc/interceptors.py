@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -35,8 +35,10 @@ OPEN_SERVICES = (
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
+# The stubs of grpc describe only the blocking kind of handlers.
+Handler = Any
 Unary = Callable[[Any, Any], Awaitable[Any]]
-Stream = Callable[[Any, Any], AsyncIterator[Any]]
+Stream = Callable[[Any, Any], AsyncGenerator[Any]]
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -45,7 +47,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, keys: Keys, bus: events.Events) -> None:
         self._keys = keys
         self._events = bus
-        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
+        self._handlers: dict[str, Handler] = {}
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return the wrapped handler of the method called, or None when there is no such method."""
@@ -58,7 +60,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             handler = self._handlers[method] = self.wrap(method, bare)
         return handler
 
-    def wrap(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+    def wrap(self, method: str, handler: Handler) -> Handler:
         """Return the handler with everything around it that a call passes through."""
         if handler.request_streaming:
             # Only the reflection of the gRPC project has such methods, and it takes care of itself.
@@ -117,8 +119,8 @@ class _Note:
     """What is said of one call when it has ended."""
 
     __slots__ = (
-        "_bus",
         "_began",
+        "_bus",
         "_context",
         "_method",
         "_request_id",

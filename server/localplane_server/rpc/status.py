@@ -5,6 +5,7 @@ from __future__ import annotations
 import grpc
 from google.protobuf import any_pb2
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -41,7 +42,7 @@ def code_of(error: errors.LocalplaneError) -> grpc.StatusCode:
 def status_of(error: errors.LocalplaneError) -> grpc.Status:
     """Return an error as a gRPC status with `ErrorInfo`, and `BadRequest` or `RetryInfo` where they fit."""
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
-    details = [info]
+    details: list[Message] = [info]
     if isinstance(error, errors.InvalidArgumentError) and error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=error.field, description=error.message
@@ -60,7 +61,7 @@ def internal_status() -> grpc.Status:
     return _status(grpc.StatusCode.INTERNAL, INTERNAL, [info])
 
 
-def _status(code: grpc.StatusCode, message: str, details: list) -> grpc.Status:
+def _status(code: grpc.StatusCode, message: str, details: list[Message]) -> grpc.Status:
     packed = []
     for detail in details:
         wrapped = any_pb2.Any()

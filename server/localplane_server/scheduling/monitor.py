@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from localplane_server.errors import BackendFailedError, LocalplaneError
 from localplane_server.scheduling.actor import BackendSnapshot, BackendState, ModelActor
 from localplane_server.scheduling.scheduler import Scheduler
+from localplane_server.supervision import process_table
 from localplane_server.supervision.backend import RunningBackend
-from localplane_server.supervision.calls import MemoryReport
+from localplane_server.supervision.calls import Memory
 from localplane_server.supervision.sampling import Sampler, TreeSample
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class BackendReport:
     """Its state in LocalAI's numbers."""
     sample: TreeSample | None
     """The figures of the operating system. None when there are none."""
-    memory: MemoryReport | None
+    memory: Memory | None
     """The memory that it reports. None when it reports none."""
     reported_state: str | None
     """The state that it reports, as a lower-case word. None when it reports none."""
@@ -105,7 +106,7 @@ class Monitor:
         except LocalplaneError as error:
             unknown["memory"] = unknown["reported_state"] = error.message
         else:
-            memory, reported_state = own.memory, own.state
+            memory, reported_state = own.memory, own.reported_state
             if memory is None:
                 unknown["memory"] = "the backend does not report it"
         report = _report(actor, sample, memory, reported_state, unknown)
@@ -133,16 +134,9 @@ class Monitor:
         )
 
     async def _sample(self, backends: list[RunningBackend]) -> None:
-        samples = await asyncio.to_thread(self._read, backends)
-        self._samples.update(samples)
-
-    def _read(self, backends: list[RunningBackend]) -> dict[int, TreeSample]:
-        read = {}
-        for backend in backends:
-            sample = self._sampler.sample(backend.process.tree())
-            if sample is not None:
-                read[backend.pid] = sample
-        return read
+        table = process_table.snapshot()
+        trees = {backend.pid: backend.process.tree_in(table) for backend in backends}
+        self._samples.update(await self._sampler.sample(trees))
 
     async def _probe(self, backend: RunningBackend) -> None:
         is_well = await backend.client.health(PROBE_SECONDS)
@@ -154,7 +148,7 @@ class Monitor:
 def _report(
     actor: ModelActor,
     sample: TreeSample | None,
-    memory: MemoryReport | None,
+    memory: Memory | None,
     reported_state: str | None,
     unknown: dict[str, str],
     *,

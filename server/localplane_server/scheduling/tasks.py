@@ -4,12 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+
+from localplane_server.readiness import Readiness
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+RESTART_SECONDS = 1.0
+"""Pause before an essential loop that failed runs again."""
+
+
+async def keep_running(
+    name: str, loop: Callable[[], Coroutine[Any, Any, None]], readiness: Readiness
+) -> None:
+    """Run an essential loop for ever; one that fails is logged, reddens readiness and runs again.
+
+    Args:
+        name: What to call the loop.
+        loop: Runs the loop.
+        readiness: Has a cause against it until the loop runs again.
+    """
+    while True:
+        try:
+            await loop()
+        except Exception:
+            log.exception("an essential loop failed", extra={"loop": name})
+            readiness.block(name, f"{name} has failed and is about to run again")
+            await asyncio.sleep(RESTART_SECONDS)
+            readiness.unblock(name)
 
 
 class DetachedTasks:

@@ -7,20 +7,21 @@ import hashlib
 import logging
 import secrets
 import socket
-import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 import psutil
 
-from localplane_server.errors import BackendGoneError, LoadFailedError
+from localplane_server.errors import BackendGoneError, LoadFailedError, LocalplaneError
 from localplane_server.supervision.backend_client import BackendClient
+from localplane_server.supervision.backend_process import BackendProcess, Launch
 from localplane_server.supervision.calls import LoadOptions
-from localplane_server.supervision.logs import last_lines
-from localplane_server.supervision.processes import BackendProcess, Exit, Launch, Processes
+from localplane_server.supervision.logs import tail
+from localplane_server.supervision.processes import Processes
 from localplane_server.supervision.programs import BackendProgram
-from localplane_server.supervision.sampling import proportional_memory
+from localplane_server.supervision.sampling import Sampler
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +43,11 @@ _LONGEST_FILE_NAME = 200
 class RunningBackend:
     """A backend whose process answers. It has no model until `load`, and none after `stop`."""
 
-    def __init__(self, process: BackendProcess, client: BackendClient, log_path: Path) -> None:
+    def __init__(self, process: BackendProcess, client: BackendClient, sampler: Sampler) -> None:
         self.process = process
         self.client = client
-        self._log_path = log_path
+        self._log_path = process.launch.log_path
+        self._sampler = sampler
 
     @property
     def pid(self) -> int:
@@ -100,7 +102,13 @@ class RunningBackend:
 
     async def log_lines(self) -> list[str]:
         """Return the last lines that the backend wrote."""
-        return await asyncio.to_thread(last_lines, self._log_path, LOG_LINES)
+        return await asyncio.to_thread(
+            tail, self._log_path, lines=LOG_LINES, spawn_id=self.process.spawn_id
+        )
+
+    async def _proportional_memory(self) -> int | None:
+        samples = await self._sampler.sample({self.pid: self.process.tree()}, with_pss=True)
+        return samples[self.pid].pss_bytes if self.pid in samples else None
 
     async def stop(self, *, free: bool) -> int | None:
         """End the backend and return the bytes that came back, or None when they could not be read.
@@ -111,9 +119,13 @@ class RunningBackend:
             free: Whether the backend is asked to free its model first.
         """
         alive = not self.process.exited.done()
-        freed = await asyncio.to_thread(proportional_memory, self.process.tree()) if alive else None
+        freed = await self._proportional_memory() if alive else None
         if free and alive:
-            await self.client.free(FREE_SECONDS)
+            try:
+                await self.client.free(FREE_SECONDS)
+            except LocalplaneError as error:
+                # The process is about to end, which frees it all the same.
+                log.debug("a backend did not free its model", extra={"cause": error.message})
         await self.process.stop(term_seconds=TERM_SECONDS)
         await self.client.close()
         return freed
@@ -125,12 +137,14 @@ class BackendLauncher:
     def __init__(
         self,
         processes: Processes,
+        sampler: Sampler,
         *,
         log_dir: Path,
         models_path: Path,
         environment: Mapping[str, str],
     ) -> None:
         self._processes = processes
+        self._sampler = sampler
         self._log_dir = log_dir
         self._environment = _backend_environment(environment, models_path)
         self._reserved: set[int] = set()
@@ -158,9 +172,7 @@ class BackendLauncher:
             if backend is None:
                 self._reserved.discard(port)
                 continue
-            backend.process.exited.add_done_callback(
-                lambda _, port=port: self._reserved.discard(port)
-            )
+            backend.process.exited.add_done_callback(partial(self._release_port, port))
             return backend
         message = f"cannot load model {model}: no port to listen on in {BIND_ATTEMPTS} attempts"
         raise LoadFailedError(message, model=model)
@@ -179,9 +191,8 @@ class BackendLauncher:
             log_path=self.log_path(model),
         )
         process = await self._processes.spawn(launch)
-        backend = RunningBackend(
-            process, BackendClient(address, token=token, model=model), launch.log_path
-        )
+        client = BackendClient(address, token=token, model=model)
+        backend = RunningBackend(process, client, self._sampler)
         try:
             if not await self._wait_for_answer(backend):
                 if process.exited.done() and _is_taken(port):
@@ -198,16 +209,17 @@ class BackendLauncher:
         return backend
 
     async def _wait_for_answer(self, backend: RunningBackend) -> bool:
-        deadline = time.monotonic() + ANSWER_SECONDS
-        pause = 0.005
-        while time.monotonic() < deadline:
-            if await backend.client.health(timeout_seconds=10.0):
-                return True
-            await backend.wait_for_end(pause)
-            if backend.process.exited.done():
-                return False
-            pause = min(pause * 1.5, 0.25)
-        return False
+        answer = asyncio.ensure_future(backend.client.health(timeout_seconds=ANSWER_SECONDS))
+        try:
+            await asyncio.wait(
+                (answer, backend.process.exited), return_when=asyncio.FIRST_COMPLETED
+            )
+            return not backend.process.exited.done() and answer.result()
+        finally:
+            answer.cancel()
+
+    def _release_port(self, port: int, _: object) -> None:
+        self._reserved.discard(port)
 
     def _reserve_port(self) -> int:
         while True:

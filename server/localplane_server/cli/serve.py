@@ -1,0 +1,89 @@
+"""`localplane serve`: the service, until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from localplane_server import config
+from localplane_server.errors import StartupError
+from localplane_server.logs import set_up_logging
+from localplane_server.supervision.keeper_handle import KeeperHandle, start_keeper
+
+log = logging.getLogger(__name__)
+
+# grpcio's newer event engine costs a Python server a third of its speed. Read when gRPC is imported.
+EXPERIMENTS = "-event_engine_client,-event_engine_listener"
+
+
+def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command a flag for each setting."""
+    for option in reversed(config.options()):
+        if option.is_secret:
+            continue
+        shown = option.help if option.default in (None, (), False) else f"{option.help} [{option.default}]"
+        if option.is_switch:
+            flag = click.option(option.flag, option.name, is_flag=True, default=None, help=shown)
+        else:
+            flag = click.option(option.flag, option.name, metavar=option.metavar, help=shown)
+        command = flag(command)
+    return command
+
+
+@click.command()
+@click.option("--config", "file", metavar="FILE", type=Path, help="YAML file with settings.")
+@_with_settings
+def serve(file: Path | None, **flags: str | bool | None) -> None:
+    """Start the service: gRPC and REST, until a signal ends it.
+
+    Each flag can also be set as LOCALPLANE_NAME in the environment, or as a key in the file.
+    """
+    try:
+        settings = config.load_settings(flags, os.environ, file)
+        set_up_logging(settings.log_format, debug=settings.debug)
+        # First of all: a process that has objects of gRPC cannot start others safely.
+        keeper = start_keeper()
+    except (StartupError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    os.environ.setdefault("GRPC_EXPERIMENTS", EXPERIMENTS)
+    import uvloop  # noqa: PLC0415 - the keeper must start before what comes with it
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings, keeper))
+    except StartupError as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def _serve(settings: config.Settings, keeper: KeeperHandle) -> None:
+    from localplane_server.app import running  # noqa: PLC0415 - imports gRPC
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings, keeper) as app:
+        print(f"ready grpc={app.grpc} http={app.http} pid={os.getpid()}", flush=True)  # noqa: T201 - the promise
+        _greet(str(app.grpc), str(app.http))
+        await stop.wait()
+        log.info("stopping; a second signal cuts the calls in flight")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, lambda: loop.create_task(app.cut_calls()))
+
+
+def _greet(grpc: str, http: str) -> None:
+    lines = (
+        f"Localplane answers on http://{http}/docs. Try:",
+        f"  curl http://{http}/v1/models",
+        f"  grpcurl -plaintext {grpc} list",
+        "  localplane models install smollm2",
+    )
+    sys.stderr.write("\n".join(lines) + "\n")
