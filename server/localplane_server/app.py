@@ -63,6 +63,8 @@ class App:
     """Where REST listens."""
     readiness: Readiness
     """Whether it can do its work."""
+    channel: InProcessChannel
+    """Reaches its services without the wire."""
     scheduler: Scheduler
     """Holds its backends."""
 
@@ -191,6 +193,7 @@ async def running(
             grpc=settings.grpc_listen._replace(port=grpc_port),
             http=settings.http_listen._replace(port=http_socket.getsockname()[1]),
             readiness=readiness,
+            channel=channel,
             scheduler=scheduler,
         )
 
