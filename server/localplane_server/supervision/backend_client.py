@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Iterable
 from typing import Any, TypeVar
 
 import grpc
@@ -19,7 +18,7 @@ from localplane_server.supervision.calls import (
     ChatTurn,
     FinishReason,
     LoadOptions,
-    Memory,
+    MemoryReport,
     Piece,
     Prediction,
     Report,
@@ -143,7 +142,7 @@ class BackendClient:
             finish_reason=said or _guess(prediction, reply.tokens, has_calls=bool(calls)),
         )
 
-    async def predict_stream(self, prediction: Prediction) -> AsyncIterator[Piece]:
+    async def predict_stream(self, prediction: Prediction) -> AsyncGenerator[Piece]:
         """Yield the continuation piece by piece.
 
         The last piece, whose text may be empty, has the counts, the timings and the finish reason.
@@ -206,7 +205,7 @@ class BackendClient:
         memory = None
         if answer.HasField("memory"):
             parts = dict(answer.memory.breakdown)
-            memory = Memory(max(answer.memory.total, sum(parts.values())), parts)
+            memory = MemoryReport(max(answer.memory.total, sum(parts.values())), parts)
         return Report(STATES.get(answer.state), memory)
 
     async def metrics(self, timeout_seconds: float) -> SlotMetrics:
@@ -287,20 +286,16 @@ class BackendClient:
             MinP=_meant(prediction.min_p),
             Seed=_seed(prediction.seed),
             StopPrompts=prediction.stop,
-            FrequencyPenalty=prediction.frequency_penalty,
-            PresencePenalty=prediction.presence_penalty,
+            FrequencyPenalty=prediction.frequency_penalty or 0,
+            PresencePenalty=prediction.presence_penalty or 0,
             Penalty=prediction.repeat_penalty or 0,
+            Tools=prediction.tools,
+            ToolChoice=prediction.tool_choice,
             CorrelationId=prediction.correlation_id,
             ModelIdentity=self._identity,
         )
-        if prediction.tools:
-            request.Tools = json.dumps(list(prediction.tools), default=dict)
-        if prediction.tool_choice is not None:
-            request.ToolChoice = json.dumps(prediction.tool_choice, default=dict)
-        if prediction.response_format is not None:
-            request.Metadata["response_format"] = json.dumps(
-                prediction.response_format, default=dict
-            )
+        if prediction.response_format:
+            request.Metadata["response_format"] = prediction.response_format
         return request
 
 
@@ -337,7 +332,7 @@ def _message(turn: ChatTurn) -> backend_pb2.Message:
         name=turn.name,
         tool_call_id=turn.tool_call_id,
         reasoning_content=turn.reasoning,
-        tool_calls=json.dumps(list(turn.tool_calls), default=dict) if turn.tool_calls else "",
+        tool_calls=turn.tool_calls,
     )
 
 
