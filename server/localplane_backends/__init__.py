@@ -1,1 +1,1 @@
-"""The programs that serve models. Each speaks the backend protocol and runs in a process of its own."""
+"""The programs that serve models. Each speaks the backend protocol in a process of its own."""

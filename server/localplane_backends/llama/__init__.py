@@ -1,0 +1,1 @@
+"""The llama backend: GGUF models that generate or embed, on llama.cpp by way of xllamacpp."""

@@ -1,0 +1,406 @@
+"""The client of the backend protocol. The domain knows no other way to a backend."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Iterable
+from typing import Any, TypeVar
+
+import grpc
+
+from localplane.localai import backend_pb2, backend_pb2_grpc
+from localplane_server import errors
+from localplane_server.supervision.calls import (
+    DEFAULT_TEMPERATURE,
+    Answer,
+    ChatTurn,
+    FinishReason,
+    LoadOptions,
+    MemoryReport,
+    Piece,
+    Prediction,
+    Report,
+    ReportedState,
+    SlotMetrics,
+    ToolCallPiece,
+    Vector,
+)
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_MESSAGE_BYTES = 50 * 1024 * 1024
+"""LocalAI's limit, which its backends have too."""
+KNOCK_SECONDS = 0.005
+"""How often to try whether somebody listens at last. gRPC itself waits a tenth of a second."""
+CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A new backend must not inherit the back-off of the one that had its port.
+    ("grpc.use_local_subchannel_pool", 1),
+    # A proxy of the environment is for the outside world.
+    ("grpc.enable_http_proxy", 0),
+)
+FINISH_REASON = "x-finish-reason"
+"""Trailing metadata of our own backends. LocalAI's backends do not say why an answer ended."""
+FINISH_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+}
+STATES: dict[int, ReportedState] = {
+    backend_pb2.StatusResponse.UNINITIALIZED: "uninitialized",
+    backend_pb2.StatusResponse.BUSY: "busy",
+    backend_pb2.StatusResponse.READY: "ready",
+    backend_pb2.StatusResponse.ERROR: "error",
+}
+INT32_MAX = 2**31 - 1
+SMALLEST = 1e-9
+"""Stands for a zero that is meant, where the protocol's zero is the backend's default."""
+
+
+class BackendClient:
+    """Calls one backend. Cancelling the task of a call cancels the call.
+
+    Any call may raise `BackendGoneError`, `NotSupportedByBackendError`, `InvalidArgumentError`,
+    `OverdueError` or `BackendFailedError`.
+    """
+
+    def __init__(self, address: str, *, token: str, model: str) -> None:
+        """Connect on first use.
+
+        Args:
+            address: `HOST:PORT` or `unix:PATH`.
+            token: What the backend was given to know its owner by. Empty for none.
+            model: Name of the model, for the messages of errors.
+        """
+        self._address = address
+        self._model = model
+        self._identity = ""
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._stub = backend_pb2_grpc.BackendStub(self._channel)
+        self._is_connected = False
+
+    async def health(self, timeout_seconds: float) -> bool:
+        """Return whether the backend answers, waiting for it as long as the time allows."""
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        try:
+            async with asyncio.timeout_at(deadline):
+                if not self._is_connected:
+                    await self._knock()
+                reply = await self._stub.Health(
+                    backend_pb2.HealthMessage(), metadata=self._metadata, wait_for_ready=True
+                )
+        except (TimeoutError, grpc.aio.AioRpcError) as error:
+            logger.debug("%s is not healthy: %s", self._address, error)
+            return False
+        self._is_connected = True
+        return reply.message == b"OK"
+
+    async def load(self, options: LoadOptions) -> None:
+        """Load the model. Takes as long as it takes: whoever calls has the deadline.
+
+        Raises:
+            LoadFailedError: If the backend says so, with its reason.
+        """
+        request = _model_options(options)
+        try:
+            result = await self._call(
+                "load", self._stub.LoadModel(request, metadata=self._metadata)
+            )
+        except (errors.BackendFailedError, errors.InvalidArgumentError) as error:
+            raise errors.LoadFailedError(error.message, model=self._model) from error
+        if not result.success:
+            message = result.message or "the backend does not say why"
+            raise errors.LoadFailedError(message, model=self._model)
+        self._identity = options.model
+
+    async def predict(self, prediction: Prediction) -> Answer:
+        """Return the whole continuation."""
+        request = self._predict_options(prediction)
+        call = self._stub.Predict(request, metadata=self._metadata)
+        reply = await self._call("predict", call)
+        text = reply.message.decode("utf-8", "replace")
+        calls = _merged(call for delta in reply.chat_deltas for call in delta.tool_calls)
+        said = await _said_finish_reason(call)
+        return Answer(
+            text=text,
+            content=_content(reply, text),
+            reasoning="".join(delta.reasoning_content for delta in reply.chat_deltas),
+            tool_calls=calls,
+            tokens=reply.tokens,
+            prompt_tokens=reply.prompt_tokens,
+            prompt_ms=reply.timing_prompt_processing,
+            generation_ms=reply.timing_token_generation,
+            finish_reason=said or _guess(prediction, reply.tokens, has_calls=bool(calls)),
+        )
+
+    async def predict_stream(self, prediction: Prediction) -> AsyncGenerator[Piece]:
+        """Yield the continuation piece by piece.
+
+        The last piece, whose text may be empty, has the counts, the timings and the finish reason.
+        Close the iterator to cancel the call.
+        """
+        request = self._predict_options(prediction)
+        call = self._stub.PredictStream(request, metadata=self._metadata)
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        last = backend_pb2.Reply()
+        has_calls = False
+        try:
+            async for reply in call:
+                last = reply
+                text = decoder.decode(reply.message)
+                if not (text or reply.chat_deltas):
+                    continue
+                piece = _piece(reply, text)
+                has_calls = has_calls or bool(piece.tool_calls)
+                yield piece
+            said = await _said_finish_reason(call)
+        except grpc.aio.AioRpcError as error:
+            raise self._translated("predict", error) from error
+        finally:
+            call.cancel()
+        tail = decoder.decode(b"", final=True)
+        yield Piece(
+            text=tail,
+            content=tail,
+            tokens=last.tokens,
+            prompt_tokens=last.prompt_tokens,
+            prompt_ms=last.timing_prompt_processing,
+            generation_ms=last.timing_token_generation,
+            finish_reason=said or _guess(prediction, last.tokens, has_calls=has_calls),
+        )
+
+    async def embed(self, text: str) -> Vector:
+        """Return the embedding of a text."""
+        request = backend_pb2.PredictOptions(Embeddings=text, ModelIdentity=self._identity)
+        result = await self._call("embed", self._stub.Embedding(request, metadata=self._metadata))
+        return Vector(result.embeddings, result.prompt_tokens)
+
+    async def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a text."""
+        request = backend_pb2.PredictOptions(Prompt=text, ModelIdentity=self._identity)
+        call = self._stub.TokenizeString(request, metadata=self._metadata)
+        return list((await self._call("tokenize", call)).tokens)
+
+    async def detokenize(self, tokens: Iterable[int]) -> str:
+        """Return the text of tokens."""
+        request = backend_pb2.DetokenizeRequest(tokens=tokens)
+        call = self._stub.Detokenize(request, metadata=self._metadata)
+        return (await self._call("detokenize", call)).content
+
+    async def status(self, timeout_seconds: float) -> Report:
+        """Return what the backend says of itself."""
+        call = self._stub.Status(
+            backend_pb2.HealthMessage(), timeout=timeout_seconds, metadata=self._metadata
+        )
+        answer = await self._call("report the status", call)
+        memory = None
+        if answer.HasField("memory"):
+            parts = dict(answer.memory.breakdown)
+            memory = MemoryReport(max(answer.memory.total, sum(parts.values())), parts)
+        return Report(STATES.get(answer.state), memory)
+
+    async def metrics(self, timeout_seconds: float) -> SlotMetrics:
+        """Return the tokens of the slot that was active most recently."""
+        call = self._stub.GetMetrics(
+            backend_pb2.MetricsRequest(), timeout=timeout_seconds, metadata=self._metadata
+        )
+        answer = await self._call("report token metrics", call)
+        return SlotMetrics(
+            slot_id=answer.slot_id,
+            prompt_json=answer.prompt_json_for_slot,
+            tokens_per_second=answer.tokens_per_second,
+            tokens_generated=answer.tokens_generated,
+            prompt_tokens_processed=answer.prompt_tokens_processed,
+        )
+
+    async def free(self, timeout_seconds: float) -> None:
+        """Free the model's memory, ahead of a stop."""
+        call = self._stub.Free(
+            backend_pb2.HealthMessage(), timeout=timeout_seconds, metadata=self._metadata
+        )
+        result = await self._call("free", call)
+        if not result.success:
+            raise errors.BackendFailedError(result.message, model=self._model)
+
+    async def close(self) -> None:
+        """Close the connection. Calls in flight are cancelled."""
+        await self._channel.close()
+
+    async def _knock(self) -> None:
+        """Return once somebody listens."""
+        while True:
+            try:
+                if self._address.startswith("unix:"):
+                    path = self._address.removeprefix("unix:")
+                    _, writer = await asyncio.open_unix_connection(path)
+                else:
+                    host, _, port = self._address.rpartition(":")
+                    _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            except OSError:
+                await asyncio.sleep(KNOCK_SECONDS)
+            else:
+                writer.close()
+                return
+
+    async def _call(self, operation: str, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise self._translated(operation, error) from error
+
+    def _translated(self, operation: str, error: grpc.aio.AioRpcError) -> errors.LocalplaneError:
+        text = error.details() or error.code().name
+        match error.code():
+            case grpc.StatusCode.UNIMPLEMENTED:
+                return errors.NotSupportedByBackendError(operation, self._model)
+            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+                # A task that is cancelled here raises CancelledError: this is the backend's doing.
+                message = f"the backend of {self._model} is gone: {text}"
+                return errors.BackendGoneError(message, model=self._model)
+            case grpc.StatusCode.DEADLINE_EXCEEDED:
+                message = f"the backend of {self._model} did not {operation} in time"
+                return errors.OverdueError(message, model=self._model)
+            case grpc.StatusCode.INVALID_ARGUMENT:
+                return errors.InvalidArgumentError(text, model=self._model)
+            case _:
+                return errors.BackendFailedError(text, model=self._model)
+
+    def _predict_options(self, prediction: Prediction) -> backend_pb2.PredictOptions:
+        request = backend_pb2.PredictOptions(
+            Prompt=prediction.prompt,
+            Messages=[_message(turn) for turn in prediction.messages],
+            UseTokenizerTemplate=bool(prediction.messages),
+            Tokens=prediction.max_tokens or 0,
+            Temperature=_or(prediction.temperature, DEFAULT_TEMPERATURE),
+            TopP=_meant(prediction.top_p),
+            TopK=_meant_count(prediction.top_k),
+            MinP=_meant(prediction.min_p),
+            Seed=_seed(prediction.seed),
+            StopPrompts=prediction.stop,
+            FrequencyPenalty=prediction.frequency_penalty or 0,
+            PresencePenalty=prediction.presence_penalty or 0,
+            Penalty=prediction.repeat_penalty or 0,
+            Tools=prediction.tools,
+            ToolChoice=prediction.tool_choice,
+            CorrelationId=prediction.correlation_id,
+            ModelIdentity=self._identity,
+        )
+        if prediction.response_format:
+            request.Metadata["response_format"] = prediction.response_format
+        return request
+
+
+def _model_options(options: LoadOptions) -> backend_pb2.ModelOptions:
+    return backend_pb2.ModelOptions(
+        Model=options.model,
+        ModelFile=options.model_file,
+        ModelPath=options.models_path,
+        ContextSize=options.context_size,
+        NBatch=options.batch,
+        Threads=options.threads,
+        NGPULayers=options.gpu_layers,
+        Seed=options.seed,
+        F16Memory=options.f16,
+        MMap=options.mmap,
+        MLock=options.mlock,
+        Embeddings=options.embeddings,
+        FlashAttention=options.flash_attention,
+        CacheTypeKey=options.cache_type_key,
+        CacheTypeValue=options.cache_type_value,
+        RopeFreqBase=options.rope_freq_base,
+        RopeFreqScale=options.rope_freq_scale,
+        MMProj=options.mmproj,
+        DraftModel=options.draft_model,
+        Type=options.type,
+        Options=options.options,
+    )
+
+
+def _message(turn: ChatTurn) -> backend_pb2.Message:
+    return backend_pb2.Message(
+        role=turn.role,
+        content=turn.content,
+        name=turn.name,
+        tool_call_id=turn.tool_call_id,
+        reasoning_content=turn.reasoning,
+        tool_calls=turn.tool_calls,
+    )
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _meant(value: float | None) -> float:
+    return 0.0 if value is None else max(value, SMALLEST)
+
+
+def _meant_count(value: int | None) -> int:
+    if value is None:
+        return 0
+    return value if value > 0 else INT32_MAX
+
+
+def _seed(seed: int | None) -> int:
+    if seed is None or seed < 0:
+        return 0
+    # The protocol's zero draws a seed. The greatest number stands in, so that 0 is repeatable too.
+    return seed or INT32_MAX
+
+
+def _piece(reply: backend_pb2.Reply, text: str) -> Piece:
+    return Piece(
+        text=text,
+        content=_content(reply, text),
+        reasoning="".join(delta.reasoning_content for delta in reply.chat_deltas),
+        tool_calls=tuple(
+            ToolCallPiece(index=call.index, id=call.id, name=call.name, arguments=call.arguments)
+            for delta in reply.chat_deltas
+            for call in delta.tool_calls
+        ),
+        tokens=reply.tokens,
+        prompt_tokens=reply.prompt_tokens,
+        prompt_ms=reply.timing_prompt_processing,
+        generation_ms=reply.timing_token_generation,
+    )
+
+
+def _content(reply: backend_pb2.Reply, text: str) -> str:
+    return "".join(delta.content for delta in reply.chat_deltas) if reply.chat_deltas else text
+
+
+def _merged(pieces: Iterable[backend_pb2.ToolCallDelta]) -> tuple[ToolCallPiece, ...]:
+    whole: dict[int, ToolCallPiece] = {}
+    for piece in pieces:
+        begun = whole.get(piece.index, ToolCallPiece(index=piece.index))
+        whole[piece.index] = ToolCallPiece(
+            index=piece.index,
+            id=begun.id or piece.id,
+            name=begun.name or piece.name,
+            arguments=begun.arguments + piece.arguments,
+        )
+    return tuple(whole[index] for index in sorted(whole))
+
+
+async def _said_finish_reason(call: Any) -> FinishReason | None:
+    for key, value in await call.trailing_metadata():
+        if key == FINISH_REASON:
+            return FINISH_REASONS.get(value)
+    return None
+
+
+def _guess(prediction: Prediction, tokens: int, *, has_calls: bool) -> FinishReason:
+    if has_calls:
+        return "tool_calls"
+    if prediction.max_tokens and tokens >= prediction.max_tokens:
+        return "length"
+    return "stop"
