@@ -45,7 +45,7 @@ check-code: $(DEV) ## Lint, formatting, types, and who may import whom
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 check-package: $(DEV) ## Build the wheel and run the tests against it in a clean environment
 	$(BIN)/python tools/check_wheel.py
