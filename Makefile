@@ -45,7 +45,7 @@ check-code: $(DEV) ## Lint, formatting, types, and who may import whom
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 check-package: $(DEV) ## Build the wheel and run the tests against it in a clean environment
 	$(BIN)/python tools/check_wheel.py
@@ -76,16 +76,18 @@ clean: ## Remove what the other targets made, .venv included
 	rm -rf .venv build dist .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# The first time takes a minute, so pip shows what it does; later it would list what is there already.
+QUIETLY = $(if $(wildcard $@),--quiet)
 # pip looks where the user's environment and configuration say; no file here names an index. Every
 # download is checked against its hash, and the build of the project itself fetches nothing.
 $(RUNTIME): requirements.lock requirements-build.lock pyproject.toml
 	@test -n "$(PYTHON)" || \
 		{ echo "cannot set up: no Python 3.11 or newer with venv found; name one with PYTHON=..." >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
-	$(BIN)/python -m pip install --require-hashes -r requirements-build.lock -r requirements.lock
-	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install $(QUIETLY) --require-hashes -r requirements-build.lock -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(DEV): $(RUNTIME) requirements-dev.lock
-	$(BIN)/python -m pip install --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install $(QUIETLY) --require-hashes -r requirements-dev.lock
 	@touch $@

