@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Iterable
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from localplane_server.supervision.calls import (
     ChatTurn,
     FinishReason,
     LoadOptions,
-    MemoryReport,
+    Memory,
     Piece,
     Prediction,
     Report,
@@ -205,7 +206,7 @@ class BackendClient:
         memory = None
         if answer.HasField("memory"):
             parts = dict(answer.memory.breakdown)
-            memory = MemoryReport(max(answer.memory.total, sum(parts.values())), parts)
+            memory = Memory(max(answer.memory.total, sum(parts.values())), parts)
         return Report(STATES.get(answer.state), memory)
 
     async def metrics(self, timeout_seconds: float) -> SlotMetrics:
@@ -286,16 +287,20 @@ class BackendClient:
             MinP=_meant(prediction.min_p),
             Seed=_seed(prediction.seed),
             StopPrompts=prediction.stop,
-            FrequencyPenalty=prediction.frequency_penalty or 0,
-            PresencePenalty=prediction.presence_penalty or 0,
+            FrequencyPenalty=prediction.frequency_penalty,
+            PresencePenalty=prediction.presence_penalty,
             Penalty=prediction.repeat_penalty or 0,
-            Tools=prediction.tools,
-            ToolChoice=prediction.tool_choice,
             CorrelationId=prediction.correlation_id,
             ModelIdentity=self._identity,
         )
-        if prediction.response_format:
-            request.Metadata["response_format"] = prediction.response_format
+        if prediction.tools:
+            request.Tools = json.dumps(list(prediction.tools), default=dict)
+        if prediction.tool_choice is not None:
+            request.ToolChoice = json.dumps(prediction.tool_choice, default=dict)
+        if prediction.response_format is not None:
+            request.Metadata["response_format"] = json.dumps(
+                prediction.response_format, default=dict
+            )
         return request
 
 
@@ -332,7 +337,7 @@ def _message(turn: ChatTurn) -> backend_pb2.Message:
         name=turn.name,
         tool_call_id=turn.tool_call_id,
         reasoning_content=turn.reasoning,
-        tool_calls=turn.tool_calls,
+        tool_calls=json.dumps(list(turn.tool_calls), default=dict) if turn.tool_calls else "",
     )
 
 

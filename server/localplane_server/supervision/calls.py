@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 DEFAULT_TEMPERATURE = 0.8
 """Sent where a prediction has none: the protocol cannot say "your default", its zero is greedy."""
@@ -72,8 +72,8 @@ class ChatTurn:
     """The call that this message answers."""
     reasoning: str = ""
     """Text of the model's reasoning."""
-    tool_calls: str = ""
-    """Calls to tools, as the JSON text of OpenAI's list."""
+    tool_calls: Sequence[Mapping[str, Any]] = ()
+    """Calls to tools, in OpenAI's shape."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,18 +98,18 @@ class Prediction:
     """None or less than zero draws one."""
     stop: tuple[str, ...] = ()
     """Texts at which generation stops; they are not part of the answer."""
-    frequency_penalty: float | None = None
+    frequency_penalty: float = 0.0
     """As OpenAI defines it."""
-    presence_penalty: float | None = None
+    presence_penalty: float = 0.0
     """As OpenAI defines it."""
     repeat_penalty: float | None = None
     """1 is none."""
-    tools: str = ""
-    """Tools that may be called, as the JSON text of OpenAI's list."""
-    tool_choice: str = ""
-    """Which tool to call, as the JSON text of OpenAI's value."""
-    response_format: str = ""
-    """Form of the answer, as the JSON text of OpenAI's value."""
+    tools: Sequence[Mapping[str, Any]] = ()
+    """Tools that may be called, in OpenAI's shape."""
+    tool_choice: str | Mapping[str, Any] | None = None
+    """`none`, `auto`, `required`, or OpenAI's object that names a function."""
+    response_format: Mapping[str, Any] | None = None
+    """Form of the answer, in OpenAI's shape."""
     correlation_id: str = ""
     """Identifier for logs."""
 
@@ -171,7 +171,7 @@ class Vector:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryReport:
+class Memory:
     """Memory that a backend reports."""
 
     total: int
@@ -187,9 +187,9 @@ ReportedState = Literal["uninitialized", "busy", "ready", "error"]
 class Report:
     """What a backend says of itself."""
 
-    state: ReportedState | None
+    reported_state: ReportedState | None
     """None for a number that the protocol does not have."""
-    memory: MemoryReport | None
+    memory: Memory | None
     """None when it reports none."""
 
 

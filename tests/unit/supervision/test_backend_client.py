@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from localplane_server.supervision.backend_client import BackendClient
 from localplane_server.supervision.calls import (
     ChatTurn,
     LoadOptions,
-    MemoryReport,
+    Memory,
     Piece,
     Prediction,
     Report,
@@ -26,6 +26,8 @@ from localplane_server.supervision.calls import (
 
 TOKEN = "of the test"
 HEALTH_SECONDS = 20.0
+
+Load = Callable[..., "asyncio.Future[None]"]
 
 
 @pytest.fixture
@@ -48,13 +50,6 @@ async def load(client: BackendClient, *options: str) -> None:
 
 async def pieces_of(client: BackendClient, prediction: Prediction) -> list[Piece]:
     return [piece async for piece in client.predict_stream(prediction)]
-
-
-async def wait_for_state(client: BackendClient, state: str) -> None:
-    async with asyncio.timeout(20):
-        # The backend has no way to tell of a change by itself.
-        while (await client.status(5)).state != state:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 class TestHealth:
@@ -106,9 +101,7 @@ class TestLoad:
         await load(client, "memory:2")
 
         assert Report("uninitialized", None) == before
-        assert Report("ready", MemoryReport(2 << 20, {"weights": 2 << 20})) == await client.status(
-            5
-        )
+        assert Report("ready", Memory(2 << 20, {"weights": 2 << 20})) == await client.status(5)
 
     async def test_failure_has_the_reason(self, client: BackendClient) -> None:
         """What the backend says of a failed load reaches the caller."""
@@ -247,12 +240,9 @@ class TestPredictStream:
         await load(client, "pieces:10", "piece_seconds:0.01", "die_on_predict")
         texts = []
 
-        async def read() -> None:
-            async for piece in client.predict_stream(Prediction(prompt="x")):
-                texts.append(piece.text)  # noqa: PERF401 (what came before the death counts)
-
         with pytest.raises(errors.BackendGoneError):
-            await read()
+            async for piece in client.predict_stream(Prediction(prompt="x")):
+                texts.append(piece.text)
 
         assert [f"{number} " for number in range(5)] == texts
 
@@ -260,7 +250,8 @@ class TestPredictStream:
         """A death between two pieces ends the stream at once."""
         await load(client, "pieces:2", "piece_seconds:600")
         reading = asyncio.ensure_future(pieces_of(client, Prediction(prompt="x")))
-        await wait_for_state(client, "busy")
+        while (await client.status(5)).reported_state != "busy":
+            await asyncio.sleep(0.005)
 
         os.kill(backend.process.pid, signal.SIGKILL)
 
@@ -273,9 +264,10 @@ class TestPredictStream:
 
         async with aclosing(client.predict_stream(Prediction(prompt="x"))) as stream:
             await anext(stream)
-            assert "busy" == (await client.status(5)).state
+            assert "busy" == (await client.status(5)).reported_state
 
-        await wait_for_state(client, "ready")
+        while (await client.status(5)).reported_state != "ready":
+            await asyncio.sleep(0.005)
 
 
 class TestOthers:
@@ -337,4 +329,4 @@ class TestOthers:
 
         await client.free(5)
 
-        assert "uninitialized" == (await client.status(5)).state
+        assert "uninitialized" == (await client.status(5)).reported_state
