@@ -29,7 +29,11 @@ def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(config.options()):
         if option.is_secret:
             continue
-        shown = option.help if option.default in (None, (), False) else f"{option.help} [{option.default}]"
+        shown = (
+            option.help
+            if option.default in (None, (), False)
+            else f"{option.help} [{option.default}]"
+        )
         if option.is_switch:
             flag = click.option(option.flag, option.name, is_flag=True, default=None, help=shown)
         else:

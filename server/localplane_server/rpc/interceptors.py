@@ -31,7 +31,7 @@ OPEN_SERVICES = (
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
 )
-"""Services of the gRPC project that anybody may call: probes and tools expect it."""
+"""Services of the gRPC project. Probes and tools expect that anybody may call them; they look after themselves."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -62,10 +62,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         """Return the handler with everything around it that a call passes through."""
-        if handler.request_streaming:
-            # Only the reflection of the gRPC project has such methods, and it takes care of itself.
+        service, _, name = method.removeprefix("/").partition("/")
+        if service in OPEN_SERVICES:
             return handler
-        role = _role_of(method)
+        descriptor = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
+        role = ACCESS[descriptor.GetOptions().Extensions[options_pb2.access]]
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 self._stream(method, role, handler.unary_stream),
@@ -185,11 +186,3 @@ class _Note:
                 peer=self._context.peer(),
             )
         )
-
-
-def _role_of(method: str) -> Role | None:
-    service_name, _, method_name = method.lstrip("/").partition("/")
-    if service_name in OPEN_SERVICES:
-        return None
-    service = descriptor_pool.Default().FindServiceByName(service_name)
-    return ACCESS[service.methods_by_name[method_name].GetOptions().Extensions[options_pb2.access]]

@@ -16,6 +16,7 @@ from localplane_server import events
 from localplane_server.errors import (
     BackendGoneError,
     DrainingError,
+    FailedPreconditionError,
     LocalplaneError,
     ModelNotLoadedError,
 )
@@ -190,6 +191,10 @@ class ModelActor:
         began = time.monotonic()
         try:
             backend = await self._start(self.model, self._started)
+        except FailedPreconditionError as error:
+            # Nothing was started: what is missing is missing from the service, not from this backend.
+            self._state = BackendState.STOPPED
+            self._load_error = error
         except LocalplaneError as error:
             self._failed(error.message)
             self._load_error = error

@@ -166,6 +166,8 @@ class BackendClient:
             said = await _said_finish_reason(call)
         except grpc.aio.AioRpcError as error:
             raise self._translated("predict", error) from error
+        except asyncio.CancelledError as error:
+            raise self._cancelled(error) from error
         finally:
             call.cancel()
         tail = decoder.decode(b"", final=True)
@@ -257,6 +259,16 @@ class BackendClient:
             return await call
         except grpc.aio.AioRpcError as error:
             raise self._translated(operation, error) from error
+        except asyncio.CancelledError as error:
+            raise self._cancelled(error) from error
+
+    def _cancelled(self, error: asyncio.CancelledError) -> BaseException:
+        """Tell a caller that was cancelled from a call that was: closing the channel does that."""
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            return error
+        message = f"the backend of {self._model} is gone: its connection was closed"
+        return errors.BackendGoneError(message, model=self._model)
 
     def _translated(self, operation: str, error: grpc.aio.AioRpcError) -> errors.LocalplaneError:
         text = error.details() or error.code().name

@@ -1,0 +1,94 @@
+"""One service for each module of the suite, and every transport to it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+import pytest_asyncio
+
+from contract.transports import GrpcTransport, RestTransport, Transport
+from localplane_server.app import App, running
+from localplane_server.config import Endpoint, Settings
+from localplane_server.supervision.keeper_handle import start_keeper
+from localplane_server.supervision.programs import (
+    BackendProgram,
+    BackendPrograms,
+    shipped_programs,
+)
+
+FAKE_BACKEND = Path(__file__).parents[1] / "backends" / "fake_backend.py"
+
+CONFIGURATIONS = {
+    "tiny": "backend: llama-cpp\naliases: [gpt-tiny]\ncontext_size: 512\nparameters: {model: tiny.gguf}",
+    "vectors": "backend: llama\nembeddings: true\nparameters: {model: tiny.gguf}",
+    "echo": "backend: fake\nknown_usecases: [none]\noptions: [pieces:5]",
+    "slow": "backend: fake\nknown_usecases: [none]\noptions: [pieces:1000, piece_seconds:0.01]",
+    "refuses": "backend: fake\nknown_usecases: [none]\noptions: ['load_error:no such weights']",
+    "dies": "backend: fake\nknown_usecases: [none]\noptions: [die_while_loading:3, 'stderr:last words']",
+    "crashes": "backend: fake\nknown_usecases: [none]\noptions: [die_on_predict, 'stderr:last words']",
+    "mute": "backend: fake\nknown_usecases: [none]\noptions: [unimplemented:Status]",
+    "untold": "backend: fake\nknown_usecases: [none]\noptions: [unimplemented:TokenizeString]",
+    "stuck": "backend: fake\nknown_usecases: [none]\noptions: [hang:Status]",
+    "orphan": "backend: nowhere\nknown_usecases: [none]",
+    "broken": "backend: llama\nknown_usecases: [none]\nparameters: {model: broken.gguf}",
+}
+
+
+def write_models(folder: Path, tiny_gguf: Path) -> None:
+    """Fill a models folder."""
+    folder.mkdir(parents=True)
+    shutil.copy(tiny_gguf, folder / "tiny.gguf")
+    (folder / "broken.gguf").write_bytes(b"GGUF" + b"\xff" * 64)
+    (folder / "sub dir").mkdir()
+    shutil.copy(tiny_gguf, folder / "sub dir" / "deep one.gguf")
+    for name, text in CONFIGURATIONS.items():
+        (folder / f"{name}.yaml").write_text(f"name: {name}\n{text}\n")
+
+
+def programs() -> BackendPrograms:
+    """Return the shipped programs and the fake one."""
+    fake = BackendProgram(name="fake", argv=(sys.executable, str(FAKE_BACKEND)))
+    return BackendPrograms([*shipped_programs().all(), fake])
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def app(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> AsyncGenerator[App]:
+    """A service that runs in this process, with real backends."""
+    data_dir = tmp_path_factory.mktemp("data")
+    write_models(data_dir / "models", tiny_gguf)
+    anywhere = Endpoint("127.0.0.1", 0)
+    settings = Settings(
+        data_dir=data_dir, grpc_listen=anywhere, http_listen=anywhere, shutdown_grace=1.0
+    )
+    environment = dict(os.environ)
+    async with running(
+        settings, start_keeper(), programs=programs(), environment=environment
+    ) as app:
+        yield app
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def transports(app: App) -> AsyncGenerator[dict[str, Transport]]:
+    """Every transport to the service."""
+    async with (
+        grpc.aio.insecure_channel(str(app.grpc)) as channel,
+        httpx.AsyncClient(base_url=f"http://{app.http}", timeout=30) as client,
+    ):
+        yield {
+            "inprocess": GrpcTransport(app.channel),
+            "grpc": GrpcTransport(channel),
+            "rest": RestTransport(client),
+        }
+
+
+@pytest.fixture(params=["inprocess", "grpc", "rest"])
+def transport(request: pytest.FixtureRequest, transports: dict[str, Transport]) -> Transport:
+    """One transport after the other."""
+    return transports[request.param]
