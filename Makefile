@@ -14,6 +14,7 @@ ARGS ?=
 
 # buf keeps its cache here rather than in the home folder, which an automated run may not have.
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help setup run test check check-proto check-gen check-code check-package fix gen bench \
 	lock release-image clean

@@ -31,8 +31,17 @@ PACKAGES = {
     "localplane_server",
 }
 """All that may ever be at the top of the wheel, beside its metadata."""
-TESTS_NEED = ("bench", "docs", "examples", "proto", "pyproject.toml", "tests", "tools")
-"""What is copied beside the tests, where it exists. Never a source root."""
+TESTS_NEED = (
+    "bench",
+    "docs",
+    "examples",
+    "gateway/openapi.yaml",
+    "proto",
+    "pyproject.toml",
+    "tests",
+    "tools",
+)
+"""What is copied, where it exists: the tests and what they look at, but no package of ours."""
 
 
 def main() -> int:
@@ -116,6 +125,7 @@ def test(python: Path, copy: Path, arguments: list[str]) -> int:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif (ROOT / name).exists():
+            (copy / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(ROOT / name, copy / name)
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("PYTHON")

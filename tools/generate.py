@@ -17,9 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from finish_gen import finish
-
 ROOT = Path(__file__).resolve().parent.parent
+FINISH = ROOT / "tools" / "finish_gen.py"
 PLUGIN = ROOT / "tools" / "protoc_gen_openapi.py"
 DOCUMENT = Path("gateway", "openapi.yaml")
 DIFF_LINES = 40
@@ -50,7 +49,7 @@ def generate(target: Path) -> None:
         f"--mypy_grpc_out=quiet:{gen}",
         gen=gen,
     )
-    finish(gen)
+    subprocess.run([sys.executable, str(FINISH), str(gen)], check=True)
 
     document = target / DOCUMENT
     document.parent.mkdir()
