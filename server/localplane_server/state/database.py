@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -72,16 +73,15 @@ class Database:
         """Run a piece of work in a transaction, and return what it returns once that is committed.
 
         Args:
-            work: The work. When it raises, nothing of it remains. is_durable: Whether it must
-            survive a loss of power. If not, it survives the end of the process, however sudden,
-                and costs no wait for the disk.
+            work: The work. When it raises, nothing of it remains.
+            is_durable: Whether it must survive a loss of power. If not, it survives the end of
+                the process, however sudden, and costs no wait for the disk.
         """
 
         def transact() -> _Result:
             connection = self._opened()
             _set_durable(connection, is_durable=is_durable)
-            with connection:
-                return work(connection)
+            return _transact(connection, lambda: work(connection))
 
         return await self._run(transact)
 
@@ -111,9 +111,7 @@ class Database:
     def _migrate(self, connection: apsw.Connection, version: int) -> None:
         _set_durable(connection, is_durable=True)
         for number, step in enumerate(self._migrations[version:], start=version + 1):
-            with connection:
-                connection.execute(step)
-                connection.pragma("user_version", number)
+            _transact(connection, partial(_apply, connection, step, number))
 
     async def _close(self) -> None:
         def close() -> None:
@@ -128,3 +126,21 @@ class Database:
 def _set_durable(connection: apsw.Connection, *, is_durable: bool) -> None:
     # In a write-ahead log, FULL waits for the disk at each commit and NORMAL only at checkpoints.
     connection.pragma("synchronous", "full" if is_durable else "normal")
+
+
+def _apply(connection: apsw.Connection, step: str, number: int) -> None:
+    connection.execute(step)
+    connection.pragma("user_version", number)
+
+
+def _transact(connection: apsw.Connection, work: Callable[[], _Result]) -> _Result:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = work()
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite has already rolled back after some errors, such as a full disk.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result

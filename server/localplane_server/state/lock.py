@@ -55,5 +55,5 @@ class DataDirLock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Release the lock. The file stays: removing it could take it from under another service."""
+        """Release the lock. The file stays, as another service may have opened it by now."""
         os.close(self._file)

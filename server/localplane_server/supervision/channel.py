@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 _MESSAGE_BYTES = 65536
 _DESCRIPTORS = 4
+_INT = struct.Struct("i")
 
 
 class Received(NamedTuple):
@@ -46,9 +48,16 @@ def receive(end: socket.socket) -> Received | None:
         BlockingIOError: If the end does not block and there is no message.
     """
     try:
-        data, descriptors, _, _ = socket.recv_fds(
-            end, _MESSAGE_BYTES, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+        # Not `socket.recv_fds`, which ignores its flags: backends would inherit descriptors.
+        data, ancillary, _, _ = end.recvmsg(
+            _MESSAGE_BYTES, socket.CMSG_SPACE(_DESCRIPTORS * _INT.size), socket.MSG_CMSG_CLOEXEC
         )
     except ConnectionResetError:
         return None  # the other end went without having read all of ours
+    descriptors = [
+        number
+        for level, kind, content in ancillary
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS
+        for (number,) in _INT.iter_unpack(content)
+    ]
     return Received(json.loads(data), descriptors) if data else None
