@@ -212,7 +212,10 @@ def _set_rope(xllamacpp: Any, parameters: Any, settings: Settings) -> None:
 
 def _error_of(chunk: Chunk) -> EngineError:
     error = chunk["error"]
-    return EngineError(int(error.get("code", 500)), str(error.get("message", error)))
+    message = str(error.get("message", error))
+    # The engine calls a text that is too long to embed a failure of its own.
+    status = 400 if "too large to process" in message else int(error.get("code", 500))
+    return EngineError(status, message)
 
 
 def _text_of(file: Path) -> str:

@@ -46,7 +46,7 @@ class Loaded(NamedTuple):
     nothing."""
     folder: Path
     stops: set[threading.Event]
-    """Of the calls that run or wait."""
+    """Of the calls that run, wait, or were cancelled and have not ended yet."""
 
 
 class LlamaBackend(Backend):
@@ -246,14 +246,20 @@ class LlamaBackend(Backend):
                 raise EngineError(503, "the model was freed")
             return work(stop)
 
+        def forget(_: object) -> None:
+            # Only now is the slot free: a cancelled call ends when the engine comes to look.
+            loop.call_soon_threadsafe(model.stops.discard, stop)
+
+        loop = asyncio.get_running_loop()
         model.stops.add(stop)
+        future = model.slots.submit(run)
+        future.add_done_callback(forget)
         try:
-            return await asyncio.get_running_loop().run_in_executor(model.slots, run)
+            return await asyncio.wrap_future(future)
         except EngineError as error:
             await self._fail(context, error)
         finally:
             stop.set()
-            model.stops.discard(stop)
 
     async def _aside(self, context: Context, work: Callable[[], T]) -> T:
         """Run work that needs no slot."""
