@@ -101,7 +101,9 @@ class LlamaBackend(Backend):
             all_chunks.extend(chunks)
 
         answer = await self._predict(request, context, keep)
-        return answer.reply(all_chunks) or backend_pb2.Reply()
+        reply = answer.reply(all_chunks) or backend_pb2.Reply()
+        context.set_trailing_metadata(((FINISH_REASON, answer.finish_reason),))
+        return reply
 
     # A coroutine that writes instead of a generator: a cancelled generator is closed whenever it is
     # collected.
@@ -113,7 +115,8 @@ class LlamaBackend(Backend):
             if reply is not None:
                 await context.write(reply)
 
-        await self._predict(request, context, write)
+        answer = await self._predict(request, context, write)
+        context.set_trailing_metadata(((FINISH_REASON, answer.finish_reason),))
 
     async def Embedding(
         self, request: backend_pb2.PredictOptions, context: Context
@@ -224,7 +227,6 @@ class LlamaBackend(Backend):
             await running
         finally:
             running.cancel()
-        context.set_trailing_metadata(((FINISH_REASON, answer.finish_reason),))
         return answer
 
     async def _body(
