@@ -214,6 +214,17 @@ class TestLoad:
         # The load takes hundreds of milliseconds, an answer less than ten.
         assert answered > 10
 
+    def test_caller_goes_away(self, llama: Llama, tiny_gguf: Path) -> None:
+        """A load whose caller has gone away is not lost, and nothing is left of it after Free."""
+        wanted = backend_pb2.ModelOptions(Model="m", ModelFile=str(tiny_gguf))
+        loading = llama.stub.LoadModel.future(wanted, timeout=SECONDS)
+        wait_until(lambda: bool(list(llama.temporary.iterdir())), "the load")
+        loading.cancel()
+
+        wait_until(lambda: llama.state() == STATUS.READY, "the model")
+        assert llama.stub.Free(NOTHING, timeout=SECONDS).success
+        assert [] == list(llama.temporary.iterdir())
+
     def test_again(self, llama: Llama, tiny_gguf: Path) -> None:
         """A second load takes the place of the first and leaves nothing of it."""
         assert llama.load(tiny_gguf).success
@@ -586,9 +597,24 @@ class TestRealModel:
         assert "4" in text
         assert [("x-finish-reason", "stop")] == list(call.trailing_metadata())
 
+    def test_no_tools(self, real_program: Llama) -> None:
+        """A model whose template knows no tools is not asked to call one in vain."""
+        code, message = failure(
+            lambda: real_program.predict(
+                "",
+                UseTokenizerTemplate=True,
+                Messages=[backend_pb2.Message(role="user", content="how is the weather?")],
+                Tools=TOOLS,
+                ToolChoice='"required"',
+            )
+        )
+
+        assert grpc.StatusCode.INVALID_ARGUMENT == code
+        assert "its chat template has none" in message
+
     def test_cancelled_prompt(self, real_program: Llama) -> None:
         """A long prompt that nobody waits for any more is given up between batches."""
-        prompt = " ".join(str(number) for number in range(600))
+        prompt = " ".join(str(number) for number in range(400))
         stream = real_program.stream(Prompt=prompt, Tokens=5)
         wait_until(lambda: real_program.state() == STATUS.BUSY, "the prompt")
 

@@ -70,6 +70,9 @@ class Engine:
         """Bytes by what they are for. Empty when the engine did not say."""
         self._listener = Listener(socket_path, key)
         self._latest_slot = 0
+        template = self._listener.get("/props").get("chat_template_caps", {})
+        self.has_tools: bool = template.get("supports_tools", False)
+        """Whether the model's chat template tells the model which tools there are."""
         self._warm_up()
 
     def predict(self, kind: Kind, body: dict[str, Any], take: Callable[[Chunk], bool]) -> None:

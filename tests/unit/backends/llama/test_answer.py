@@ -33,12 +33,10 @@ class TestReply:
     def test_progress_says_nothing(self) -> None:
         """The progress of a prompt is counted and not passed on."""
         answer = Answer("completion")
+        progress = {"total": 9, "cache": 2, "processed": 6, "time_ms": 1}
 
-        reply = answer.reply(
-            [text("", prompt_progress={"total": 9, "cache": 2, "processed": 6, "time_ms": 1})]
-        )
-
-        assert reply is None
+        assert answer.took_progress(text("", prompt_progress=progress))
+        assert not answer.took_progress(text("a"))
         assert (9, 4) == (answer.prompt_tokens, answer.processed_tokens)
 
     def test_together(self) -> None:
