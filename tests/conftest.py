@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 from pathlib import Path
 
@@ -15,4 +16,14 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A language model that loads in milliseconds and talks deterministic noise."""
     path = tmp_path_factory.mktemp("models") / "tiny.gguf"
     runpy.run_path(str(CHECKOUT / "tools" / "make_tiny_gguf.py"))["write_tiny_gguf"](path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The real model that the README starts with; tests that want it are skipped without it."""
+    given = os.environ.get("LOCALPLANE_TEST_SMOLLM2")
+    path = Path(given) if given else CHECKOUT / ".cache" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not path.is_file():
+        pytest.skip(f"no model at {path}; LOCALPLANE_TEST_SMOLLM2 can name another file")
     return path

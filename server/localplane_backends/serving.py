@@ -12,9 +12,6 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-# The library's own log would repeat, less clearly, what the programs say when they cannot listen.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
 import grpc
 
 from localplane.localai import backend_pb2_grpc

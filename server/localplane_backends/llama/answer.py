@@ -30,6 +30,15 @@ class Answer:
         """`stop`, `length` or `tool_calls`; empty until the end."""
         self._timings: dict[str, float] = {}
 
+    def took_progress(self, chunk: Chunk) -> bool:
+        """Count a chunk that only tells how far the prompt is. Return false for any other."""
+        progress = chunk.get("prompt_progress")
+        if not progress:
+            return False
+        self.prompt_tokens = progress["total"]
+        self.processed_tokens = progress["processed"] - progress["cache"]
+        return True
+
     def reply(self, chunks: list[Chunk]) -> backend_pb2.Reply | None:
         """Return one reply for chunks that came together, or None when there is nothing to tell."""
         text: list[str] = []
@@ -63,11 +72,6 @@ class Answer:
         return reply
 
     def _count(self, chunk: Chunk) -> None:
-        progress = chunk.get("prompt_progress")
-        if progress:
-            self.prompt_tokens = progress["total"]
-            self.processed_tokens = progress["processed"] - progress["cache"]
-            return
         for choice in chunk.get("choices", ()):
             delta = choice.get("delta") or {}
             if choice.get("text") or any(

@@ -70,6 +70,9 @@ class Engine:
         """Bytes by what they are for. Empty when the engine did not say."""
         self._listener = Listener(socket_path, key)
         self._latest_slot = 0
+        template = self._listener.get("/props").get("chat_template_caps", {})
+        self.has_tools: bool = template.get("supports_tools", False)
+        """Whether the model's chat template tells the model which tools there are."""
         self._warm_up()
 
     def predict(self, kind: Kind, body: dict[str, Any], take: Callable[[Chunk], bool]) -> None:
@@ -212,7 +215,10 @@ def _set_rope(xllamacpp: Any, parameters: Any, settings: Settings) -> None:
 
 def _error_of(chunk: Chunk) -> EngineError:
     error = chunk["error"]
-    return EngineError(int(error.get("code", 500)), str(error.get("message", error)))
+    message = str(error.get("message", error))
+    # The engine calls a text that is too long to embed a failure of its own.
+    status = 400 if "too large to process" in message else int(error.get("code", 500))
+    return EngineError(status, message)
 
 
 def _text_of(file: Path) -> str:

@@ -31,7 +31,7 @@ PARTS = {
     "compute": "compute",
     "output": "compute",
 }
-EMPTY_WORDS = re.compile(r"failed to load model|exiting due to|failed to read header")
+EMPTY_WORDS = re.compile(r"failed to (load model|create.context|read header)|exiting due to")
 """Lines that only repeat that it failed."""
 ORIGIN = re.compile(r"^(?:srv|cmn|slot|spec)?\s*[\w~() ]+: ")
 """Which function of the engine speaks."""

@@ -46,7 +46,7 @@ class Loaded(NamedTuple):
     nothing."""
     folder: Path
     stops: set[threading.Event]
-    """Of the calls that run or wait."""
+    """Of the calls that run, wait, or were cancelled and have not ended yet."""
 
 
 class LlamaBackend(Backend):
@@ -63,32 +63,13 @@ class LlamaBackend(Backend):
     async def LoadModel(
         self, request: backend_pb2.ModelOptions, context: Context
     ) -> backend_pb2.Result:
-        async with self._loading:
-            await self._unload()
-            began = time.monotonic()
-            folder = Path(tempfile.mkdtemp(prefix="localplane-llama-"))
-            self._folders.add(folder)
-            try:
-                wanted = settings.read(request)
-                engine = await asyncio.to_thread(Engine, wanted, folder)
-            except (settings.SettingsError, EngineError) as error:
-                self._remove(folder)
-                name = request.Model or request.ModelFile
-                message = f"{self.name}: cannot load {name}: {error}"
-                # The engine's own log has the rest; a stack trace of ours would say nothing.
-                logger.error(message)  # noqa: TRY400
-                return backend_pb2.Result(success=False, message=message)
-            slots = ThreadPoolExecutor(wanted.slots, thread_name_prefix="slot")
-            self._model = Loaded(engine, slots, folder, set())
-            self.loaded = request
-            logger.info("loaded %s in %.3f s", request.Model, time.monotonic() - began)
-            return backend_pb2.Result(success=True, message="model loaded")
+        # A load cannot be interrupted. When the caller goes away it goes on, and is not lost.
+        return await asyncio.shield(asyncio.ensure_future(self._load(request)))
 
     async def Free(
         self, request: backend_pb2.HealthMessage, context: Context
     ) -> backend_pb2.Result:
-        async with self._loading:
-            freed = await self._unload()
+        freed = await asyncio.shield(asyncio.ensure_future(self._free()))
         message = "model freed" if freed else "no model is loaded"
         return backend_pb2.Result(success=True, message=message)
 
@@ -101,7 +82,9 @@ class LlamaBackend(Backend):
             all_chunks.extend(chunks)
 
         answer = await self._predict(request, context, keep)
-        return answer.reply(all_chunks) or backend_pb2.Reply()
+        reply = answer.reply(all_chunks) or backend_pb2.Reply()
+        context.set_trailing_metadata(((FINISH_REASON, answer.finish_reason),))
+        return reply
 
     # A coroutine that writes instead of a generator: a cancelled generator is closed whenever it is
     # collected.
@@ -113,7 +96,8 @@ class LlamaBackend(Backend):
             if reply is not None:
                 await context.write(reply)
 
-        await self._predict(request, context, write)
+        answer = await self._predict(request, context, write)
+        context.set_trailing_metadata(((FINISH_REASON, answer.finish_reason),))
 
     async def Embedding(
         self, request: backend_pb2.PredictOptions, context: Context
@@ -195,15 +179,17 @@ class LlamaBackend(Backend):
         Those that come faster than they are taken are passed on together.
         """
         model = await self._loaded_for(request, context)
-        kind, body = await self._body(request, context)
+        kind, body = await self._body(model, request, context)
         answer = Answer(kind)
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[Chunk | None] = asyncio.Queue()
 
         def generate(stop: threading.Event) -> None:
             def take(chunk: Chunk) -> bool:
-                # The engine swallows exceptions from here, so there must be none.
-                loop.call_soon_threadsafe(queue.put_nowait, chunk)
+                # The engine swallows exceptions from here, so there must be none. Progress has
+                # nothing to pass on: waking the loop for it would delay the first token.
+                if not answer.took_progress(chunk):
+                    loop.call_soon_threadsafe(queue.put_nowait, chunk)
                 return stop.is_set()
 
             self._latest = answer
@@ -224,16 +210,21 @@ class LlamaBackend(Backend):
             await running
         finally:
             running.cancel()
-        context.set_trailing_metadata(((FINISH_REASON, answer.finish_reason),))
         return answer
 
     async def _body(
-        self, request: backend_pb2.PredictOptions, context: Context
+        self, model: Loaded, request: backend_pb2.PredictOptions, context: Context
     ) -> tuple[Kind, dict[str, Any]]:
         try:
-            return bodies.read(request)
+            kind, body = bodies.read(request)
         except bodies.BodyError as error:
             await self.refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        # The engine would leave the tools out and let the model answer whatever it likes.
+        must_call = body.get("tool_choice", "auto") not in {"none", "auto"}
+        if must_call and not model.engine.has_tools:
+            message = "the model cannot be made to call tools: its chat template has none"
+            await self.refuse(context, grpc.StatusCode.INVALID_ARGUMENT, message)
+        return kind, body
 
     async def _in_slot(
         self, model: Loaded, context: Context, work: Callable[[threading.Event], T]
@@ -246,14 +237,20 @@ class LlamaBackend(Backend):
                 raise EngineError(503, "the model was freed")
             return work(stop)
 
+        def forget(_: object) -> None:
+            # Only now is the slot free: a cancelled call ends when the engine comes to look.
+            loop.call_soon_threadsafe(model.stops.discard, stop)
+
+        loop = asyncio.get_running_loop()
         model.stops.add(stop)
+        future = model.slots.submit(run)
+        future.add_done_callback(forget)
         try:
-            return await asyncio.get_running_loop().run_in_executor(model.slots, run)
+            return await asyncio.wrap_future(future)
         except EngineError as error:
             await self._fail(context, error)
         finally:
             stop.set()
-            model.stops.discard(stop)
 
     async def _aside(self, context: Context, work: Callable[[], T]) -> T:
         """Run work that needs no slot."""
@@ -265,6 +262,32 @@ class LlamaBackend(Backend):
     async def _fail(self, context: Context, error: EngineError) -> NoReturn:
         code = CODES.get(error.status, grpc.StatusCode.INTERNAL)
         await self.refuse(context, code, str(error))
+
+    async def _load(self, request: backend_pb2.ModelOptions) -> backend_pb2.Result:
+        async with self._loading:
+            await self._unload()
+            began = time.monotonic()
+            folder = Path(tempfile.mkdtemp(prefix="localplane-llama-"))
+            self._folders.add(folder)
+            try:
+                wanted = settings.read(request)
+                engine = await asyncio.to_thread(Engine, wanted, folder)
+            except (settings.SettingsError, EngineError) as error:
+                self._remove(folder)
+                name = request.Model or request.ModelFile
+                message = f"{self.name}: cannot load {name}: {error}"
+                # The engine's own log has the rest; a stack trace of ours would say nothing.
+                logger.error(message)  # noqa: TRY400
+                return backend_pb2.Result(success=False, message=message)
+            slots = ThreadPoolExecutor(wanted.slots, thread_name_prefix="slot")
+            self._model = Loaded(engine, slots, folder, set())
+            self.loaded = request
+            logger.info("loaded %s in %.3f s", request.Model, time.monotonic() - began)
+            return backend_pb2.Result(success=True, message="model loaded")
+
+    async def _free(self) -> bool:
+        async with self._loading:
+            return await self._unload()
 
     async def _unload(self) -> bool:
         model, self._model, self.loaded = self._model, None, None

@@ -13,7 +13,7 @@ DEFAULT_CONTEXT_TOKENS = 4096
 """LocalAI's default. Models' own contexts run to hundreds of thousands of tokens and as many
 gigabytes.
 """
-DEFAULT_EMBEDDING_TOKENS = 2048
+DEFAULT_EMBEDDING_TOKENS = 512
 """The same for embeddings, where the whole text is one batch and a batch costs memory."""
 DEFAULT_BATCH_TOKENS = 128
 """A prompt can be cancelled only between batches; this many take well under a second on one slow
