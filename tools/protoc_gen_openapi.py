@@ -9,14 +9,11 @@ and is configured by.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-
-# protoc starts this file as a program, so nobody else could put the checkout on the path.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from google.protobuf.compiler import plugin_pb2
-from tools.openapi.descriptors import Descriptors, GeneratorError
-from tools.openapi.document import render
+
+from openapi.descriptors import Descriptors, GeneratorError
+from openapi.document import render
 
 
 def respond(request: plugin_pb2.CodeGeneratorRequest) -> plugin_pb2.CodeGeneratorResponse:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from tools.openapi.descriptors import Descriptors, GeneratorError
-from tools.openapi.operations import methods_with_routes, routes
-from tools.openapi.own_routes import OWN_PATHS
-from tools.openapi.schemas import Schema, Schemas
+
+from openapi.descriptors import Descriptors, GeneratorError
+from openapi.operations import methods_with_routes, routes
+from openapi.own_routes import OWN_PATHS
+from openapi.schemas import Schema, Schemas
 
 _HEADER = "# Made by `make gen` from proto/. Changes belong there.\n"
 

@@ -13,8 +13,10 @@ from google.protobuf.descriptor_pb2 import (
     MethodDescriptorProto,
     ServiceDescriptorProto,
 )
-from tools.openapi.descriptors import Descriptors, GeneratorError
-from tools.openapi.schemas import (
+
+from localplane.v1 import options_pb2
+from openapi.descriptors import Descriptors, GeneratorError
+from openapi.schemas import (
     HTTP_BODY,
     Direction,
     Schema,
@@ -24,8 +26,6 @@ from tools.openapi.schemas import (
     is_required,
     json_name,
 )
-
-from localplane.v1 import options_pb2
 
 _VERBS = ("get", "put", "post", "delete", "patch")
 _JSON = "application/json"

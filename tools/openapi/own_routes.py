@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools.openapi.schemas import Schema
+from openapi.schemas import Schema
 
 _NOT_FOUND: Schema = {"$ref": "#/components/responses/Error"}
 

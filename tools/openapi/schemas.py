@@ -9,9 +9,9 @@ from typing import Any
 
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
-from tools.openapi.descriptors import Descriptors, GeneratorError
 
 from localplane.v1 import options_pb2
+from openapi.descriptors import Descriptors, GeneratorError
 
 Schema = dict[str, Any]
 
