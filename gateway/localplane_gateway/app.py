@@ -1,0 +1,100 @@
+"""Puts the gateway together: Connexion, with the layers of this package."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import grpc
+from starlette.types import ASGIApp
+
+from localplane_gateway.access import AccessMiddleware, Authenticator
+from localplane_gateway.bindings import bind, import_services
+from localplane_gateway.connexion_parts import ConnexionMiddleware, Resolver
+from localplane_gateway.docs import OWN
+from localplane_gateway.document import Document, Spec, load_document
+from localplane_gateway.edge import Edge, Observer
+from localplane_gateway.origin import BrowserRule, HostRule
+from localplane_gateway.routing import Routing
+from localplane_gateway.settings import GatewaySettings
+from localplane_gateway.transcoder import Transcoder
+from localplane_gateway.validation import ValidationMiddleware
+
+
+class GatewayApp(ConnexionMiddleware):  # type: ignore[misc] # Connexion has no types
+    """Connexion with its layers made at once instead of by the first request."""
+
+    def make_layers(self) -> None:
+        """Make the layers, and with them one callable per operation."""
+        self.app, self.middleware_stack = self._build_middleware_stack()
+
+
+def build_app(
+    channel: grpc.aio.Channel,
+    settings: GatewaySettings,
+    authenticator: Authenticator | None = None,
+    observer: Observer | None = None,
+) -> ASGIApp:
+    """Build the gateway as an ASGI application.
+
+    Args:
+        channel: Where the methods are called: a channel of `grpc.aio`, or anything of its shape.
+        settings: What the gateway is told.
+        authenticator: Checks keys before a body is read. Without one, keys are passed on and the
+            methods decide.
+        observer: Is told of every finished request.
+    """
+    # It would log a line for everything that a client gets wrong.
+    logging.getLogger("connexion").setLevel(logging.ERROR)
+    import_services()
+    document = load_document()
+    browsers = BrowserRule(settings)
+    edge = partial(Edge, hosts=HostRule(settings), browsers=browsers, observer=observer)
+    app = GatewayApp(
+        Transcoder(_nothing),
+        middlewares=[
+            edge,
+            partial(Routing, browsers=browsers),
+            AccessMiddleware,
+            ValidationMiddleware,
+        ],
+        # Operations are called by their methods' descriptors; there are no functions to find.
+        resolver=Resolver(lambda _: _nothing),
+    )
+    app.add_api(
+        _served(document, settings),
+        authenticator=authenticator,
+        bindings=_bindings(document),
+        browsers=browsers,
+        channel=channel,
+        document=document,
+        settings=settings,
+    )
+    app.make_layers()
+    return app
+
+
+def _bindings(document: Document) -> dict[str, object]:
+    return {
+        operation["operationId"]: bind(verb, operation)
+        for item in document.raw["paths"].values()
+        for verb, operation in item.items()
+        if "x-localplane-method" in operation
+    }
+
+
+def _served(document: Document, settings: GatewaySettings) -> Spec:
+    """Get what is served of the document."""
+    if settings.docs_enabled:
+        return document.raw
+    paths = {
+        path: item
+        for path, item in document.raw["paths"].items()
+        if not item.get("get", {}).get("operationId", "").startswith(OWN)
+    }
+    return document.raw | {"paths": paths}
+
+
+async def _nothing(*_: object) -> None:
+    """Stand where Connexion wants an application, and is never called."""
+    raise AssertionError

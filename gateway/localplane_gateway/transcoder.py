@@ -1,0 +1,239 @@
+"""The innermost layer: a request of HTTP to a call of a method, and its answer to HTTP.
+
+There is one callable per operation of the document, made from descriptors; nothing here knows a
+route.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from localplane_gateway.answers import encoder_of
+from localplane_gateway.bindings import HTTP_BODY, Binding, Call
+from localplane_gateway.codec import codec_for
+from localplane_gateway.connexion_parts import AbstractOperation, RoutedAPI, RoutedMiddleware
+from localplane_gateway.disconnect import DisconnectWatch
+from localplane_gateway.docs import own_operation
+from localplane_gateway.document import Document
+from localplane_gateway.errors import (
+    GatewayError,
+    Headers,
+    InternalError,
+    RpcError,
+    StoppingError,
+)
+from localplane_gateway.exchange import JSON, Exchange
+from localplane_gateway.pages import PAGE_HEADERS
+from localplane_gateway.request_reader import RequestReader
+from localplane_gateway.settings import GatewaySettings
+from localplane_gateway.streams import STREAM_HEADERS, StreamFormat, choose_format
+
+logger = logging.getLogger(__name__)
+
+Metadata = tuple[tuple[str, str], ...]
+
+_HEADER_PREFIX = "x-http-header-"
+_LAST_WORDS_SECONDS = 1.0
+# Headers of the request that methods may want to know, and the metadata that carry them.
+_FORWARDED = (
+    (b"accept", "x-http-accept"),
+    (b"content-type", "x-http-content-type"),
+    (b"last-event-id", "x-http-last-event-id"),
+)
+
+
+class UnaryOperation:
+    """Calls a method that answers once."""
+
+    def __init__(self, binding: Binding, channel: grpc.aio.Channel, public_url: str | None) -> None:
+        self._binding = binding
+        self._public_url = public_url
+        self._reader = RequestReader(binding)
+        self._call: Any = channel.unary_unary(binding.call.path, **_serializers(binding.call))
+        self._is_bytes = binding.call.response_class.DESCRIPTOR.full_name == HTTP_BODY
+        self._headers: Headers = list(PAGE_HEADERS) if binding.is_page else []
+        if not self._is_bytes:
+            self._encode = encoder_of(binding.call.response_class, binding.answer_field)
+        self._stream = (
+            StreamOperation(binding, binding.stream, channel, public_url)
+            if binding.stream
+            else None
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        exchange = Exchange.of(scope)
+        values = self._reader.values(exchange)
+        request = self._reader.read(values)
+        if self._stream is not None and values.get("stream") is True:
+            await self._stream.answer(exchange, request)
+            return
+        call = self._call(request, metadata=_metadata(exchange, self._public_url))
+        try:
+            with DisconnectWatch(receive):
+                response = await call
+        except grpc.aio.AioRpcError as error:
+            raise RpcError(error, self._binding.statuses) from error
+        headers = await _answer_headers(call, self._headers)
+        if self._is_bytes:
+            content_type = response.content_type or self._binding.produces[0]
+            await exchange.respond(200, response.data, content_type.encode(), headers=headers)
+        else:
+            await exchange.respond(200, self._encode(response), JSON, headers=headers)
+
+
+class StreamOperation:
+    """Calls a method that answers with a stream.
+
+    The status is the method's until its first message has come. After that it has been sent, so a
+    failure is told by a last message that holds the error.
+    """
+
+    def __init__(
+        self, binding: Binding, call: Call, channel: grpc.aio.Channel, public_url: str | None
+    ) -> None:
+        self._binding = binding
+        self._public_url = public_url
+        self._reader = RequestReader(binding)
+        self._call: Any = channel.unary_stream(call.path, **_serializers(call))
+        self._encode = codec_for(call.response_class).encode
+        self._ends_with_done = call.ends_with_done
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        exchange = Exchange.of(scope)
+        await self.answer(exchange, self._reader.read(self._reader.values(exchange)))
+
+    async def answer(self, exchange: Exchange, request: Message) -> None:
+        """Answer a request that has been read."""
+        form = choose_format(exchange.headers.get(b"accept", b""))
+        if exchange.is_head:  # there may be no end to what would be thrown away
+            await exchange.start(200, form.content_type, headers=STREAM_HEADERS)
+            await exchange.end(b"")
+            return
+        call = self._call(request, metadata=_metadata(exchange, self._public_url))
+        try:
+            with DisconnectWatch(exchange.receive):
+                await self._write(exchange, call, form)
+        finally:
+            call.cancel()
+
+    async def _write(self, exchange: Exchange, call: Any, form: StreamFormat) -> None:
+        try:
+            async for message in call:
+                if not exchange.started:
+                    headers = await _answer_headers(call, STREAM_HEADERS)
+                    await exchange.start(200, form.content_type, headers=headers)
+                await exchange.write(form.frame(self._encode(message)))
+        except grpc.aio.AioRpcError as error:
+            failure = RpcError(error, self._binding.statuses)
+            if not exchange.started:
+                raise failure from error
+            await _break_off(exchange, failure, form)
+            return
+        except asyncio.CancelledError:
+            if exchange.started:
+                await _break_off(exchange, StoppingError(), form)
+            raise
+        except Exception:
+            if not exchange.started:
+                raise
+            logger.exception("stream failed", extra={"route": exchange.route})
+            await _break_off(exchange, InternalError(), form)
+            return
+        if not exchange.started:  # a stream without messages
+            await exchange.start(200, form.content_type, headers=STREAM_HEADERS)
+        await exchange.end(form.done if self._ends_with_done else b"")
+
+
+class TranscoderApi(RoutedAPI):  # type: ignore[misc] # Connexion has no types
+    """Makes the callables of a document's operations."""
+
+    def __init__(
+        self,
+        *args: Any,
+        bindings: dict[str, Binding],
+        channel: grpc.aio.Channel,
+        document: Document,
+        settings: GatewaySettings,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._bindings = bindings
+        self._channel = channel
+        self._document = document
+        self._public_url = settings.public_url.rstrip("/") if settings.public_url else None
+        self.add_paths()
+
+    def make_operation(self, operation: AbstractOperation) -> ASGIApp:
+        """Make the callable of one operation."""
+        binding = self._bindings.get(operation.operation_id)
+        if binding is None:
+            return own_operation(operation.operation_id, self._document)
+        if binding.call.is_stream:
+            return StreamOperation(binding, binding.call, self._channel, self._public_url)
+        return UnaryOperation(binding, self._channel, self._public_url)
+
+
+class Transcoder(RoutedMiddleware):  # type: ignore[misc] # Connexion has no types
+    """Takes the place of Connexion's calling of Python functions."""
+
+    api_cls = TranscoderApi
+
+
+async def _break_off(exchange: Exchange, error: GatewayError, form: StreamFormat) -> None:
+    exchange.outcome = error.status
+    with suppress(TimeoutError):  # of a client that does not read
+        async with asyncio.timeout(_LAST_WORDS_SECONDS):
+            await exchange.end(form.frame(error.body()))
+
+
+def _serializers(call: Call) -> dict[str, Any]:
+    return {
+        "request_serializer": call.request_class.SerializeToString,
+        "response_deserializer": call.response_class.FromString,
+    }
+
+
+def _metadata(exchange: Exchange, public_url: str | None) -> Metadata:
+    """Tell a method what it may want to know of the request."""
+    headers = exchange.headers
+    metadata = [("x-request-id", exchange.request_id.decode())]
+    base_url = public_url or _base_url(exchange)
+    if base_url.isascii() and base_url.isprintable():
+        metadata.append(("x-http-base-url", base_url))
+    for header, key in _FORWARDED:
+        value = headers.get(header)
+        # gRPC carries nothing but printable ASCII.
+        if value and value.isascii() and (text := value.decode()).isprintable():
+            metadata.append((key, text))
+    credentials = exchange.credentials
+    if credentials and credentials.isascii() and credentials.isprintable():
+        metadata.append(("authorization", f"Bearer {credentials}"))
+    return tuple(metadata)
+
+
+def _base_url(exchange: Exchange) -> str:
+    scheme: str = exchange.scope["scheme"]
+    host = exchange.headers.get(b"host")
+    if host is None:
+        name, port = exchange.scope["server"]
+        return f"{scheme}://{name}:{port}"
+    return f"{scheme}://{host.decode('latin-1')}"
+
+
+async def _answer_headers(call: Any, headers: Headers) -> Headers:
+    """Add the headers that a method sets through its initial metadata."""
+    from_method = [
+        (key[len(_HEADER_PREFIX) :].encode(), value.encode("latin-1", "replace"))
+        for key, value in await call.initial_metadata() or ()
+        if key.startswith(_HEADER_PREFIX)
+    ]
+    return [*headers, *from_method]

@@ -1,0 +1,156 @@
+"""Streams, through a real HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from gateway.fake_services import Services, failure
+from gateway.gateways import error_of
+
+CHAT = "/v1/chat/completions"
+STREAMED: dict[str, Any] = {"model": "m", "messages": [{"role": "user"}], "stream": True}
+
+
+@pytest.fixture
+async def web(live: AbstractAsyncContextManager[str]) -> AsyncGenerator[httpx.AsyncClient]:
+    """A client of a gateway on a real port."""
+    async with live as url, httpx.AsyncClient(base_url=url) as client:
+        yield client
+
+
+def contents(records: list[str]) -> list[str]:
+    return [json.loads(record)["choices"][0]["delta"]["content"] for record in records]
+
+
+class TestFormats:
+    async def test_events(self, web: httpx.AsyncClient) -> None:
+        """With `stream` in the body the answer is server-sent events, ended as OpenAI ends them."""
+        response = await web.post(CHAT, json=STREAMED)
+
+        events = response.text.removesuffix("\n\n").split("\n\n")
+        assert ("text/event-stream", "no-cache") == (
+            response.headers["content-type"],
+            response.headers["cache-control"],
+        )
+        assert all(event.startswith("data: ") for event in events)
+        assert ["word"] * 3 == contents([event.removeprefix("data: ") for event in events[:-1]])
+        assert "data: [DONE]" == events[-1]
+
+    async def test_lines(self, web: httpx.AsyncClient) -> None:
+        """Who accepts lines of JSON gets those, and nothing else."""
+        headers = {"accept": "application/x-ndjson"}
+
+        response = await web.post(CHAT, json=STREAMED, headers=headers)
+
+        assert "application/x-ndjson" == response.headers["content-type"]
+        assert ["word"] * 3 == contents(response.text.splitlines())
+
+    @pytest.mark.parametrize("stream", [False, None])
+    async def test_plain(self, web: httpx.AsyncClient, stream: bool | None) -> None:  # noqa: FBT001
+        """Without it the answer is one object."""
+        response = await web.post(CHAT, json=STREAMED | {"stream": stream})
+
+        assert "hello" == response.json()["choices"][0]["message"]["content"]
+
+    async def test_no_messages(self, web: httpx.AsyncClient, services: Services) -> None:
+        """A stream may be empty."""
+        services.pieces = 0
+
+        response = await web.post(CHAT, json=STREAMED)
+
+        assert (200, "data: [DONE]\n\n") == (response.status_code, response.text)
+
+
+class TestFailures:
+    async def test_before_the_first_message(
+        self, web: httpx.AsyncClient, services: Services
+    ) -> None:
+        """A stream that fails at once is an ordinary error."""
+        services.failure = failure(grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
+
+        error = error_of(await web.post(CHAT, json=STREAMED))
+
+        assert (404, "MODEL_NOT_FOUND") == (error["code"], error["reason"])
+
+    @pytest.mark.parametrize(
+        ("accept", "before"), [("*/*", "data: "), ("application/x-ndjson", "")]
+    )
+    async def test_later(
+        self, web: httpx.AsyncClient, services: Services, accept: str, before: str
+    ) -> None:
+        """A stream that fails later ends with a record that is the error, and is not `[DONE]`."""
+        services.failure = failure(grpc.StatusCode.UNAVAILABLE, "BACKEND_GONE", exit_code="9")
+        services.fails_after_pieces = 2
+
+        response = await web.post(CHAT, json=STREAMED, headers={"accept": accept})
+
+        records = response.text.split()
+        last = response.text.strip().splitlines()[-1]
+        assert 200 == response.status_code
+        assert last.startswith(before)
+        assert {
+            "error": {
+                "code": 503,
+                "message": "cannot do it",
+                "type": "",
+                "reason": "BACKEND_GONE",
+                "metadata": {"exit_code": "9"},
+            }
+        } == json.loads(last.removeprefix(before))
+        assert "[DONE]" not in records
+
+
+class TestClients:
+    async def test_one_that_leaves(self, web: httpx.AsyncClient, services: Services) -> None:
+        """When the client closes the connection the call is cancelled, between messages too."""
+        services.holds_between = True
+
+        async with web.stream("POST", CHAT, json=STREAMED) as response:
+            assert 200 == response.status_code
+            await services.entered.wait()
+
+        async with asyncio.timeout(5):
+            await services.cancelled.wait()
+
+    async def test_one_that_is_slow(
+        self, live: AbstractAsyncContextManager[str], services: Services
+    ) -> None:
+        """A client that does not read stops the stream: it is not stored for it."""
+        services.pieces = 100_000
+        services.piece_text = "w" * 10_000
+        body = json.dumps(STREAMED).encode()
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+
+        async with live as url:
+            host, port = url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+            writer.write(head.encode() + body)
+            await reader.readline()
+            sent = await settled(services)
+            writer.close()
+            async with asyncio.timeout(5):
+                await services.stopped.wait()
+
+        assert 0 < sent < services.pieces / 10
+
+    async def test_head(self, web: httpx.AsyncClient) -> None:
+        """A route that only takes POST does not take HEAD."""
+        assert 405 == (await web.head(CHAT)).status_code
+
+
+async def settled(services: Services) -> int:
+    """Wait until a stream makes no progress, and get how far it came."""
+    while True:
+        before = services.sent_pieces
+        # Nothing happens when nothing happens: there is no other condition to wait for.
+        await asyncio.sleep(0.2)
+        if before and before == services.sent_pieces:
+            return before

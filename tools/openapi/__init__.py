@@ -1,0 +1,1 @@
+"""Makes the OpenAPI document from descriptors. A part of `tools/protoc_gen_openapi.py`."""
