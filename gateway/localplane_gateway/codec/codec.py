@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Generic, TypeVar, cast
 
 import orjson
 from google.protobuf.message import Message
 
 from localplane_gateway.codec.decoder import REFUSALS, Registry, conversion_of
-from localplane_gateway.codec.encoder import (
-    WRITE_ERRORS,
-    UnwritableError,
-    field_writer,
-    object_writer,
-)
+from localplane_gateway.codec.encoder import WRITE_ERRORS, Encoder, Write
 from localplane_gateway.codec.error import CodecError
 from localplane_gateway.codec.exact import fill
-from localplane_gateway.codec.fields import shape_of
 from localplane_gateway.codec.vectors import SMALLEST_BODY, vector_reader
 
 M = TypeVar("M", bound=Message)
@@ -35,10 +28,7 @@ class Codec(Generic[M]):
         decoders: Registry = {}
         self._convert = conversion_of(descriptor, decoders)
         self._vectors = vector_reader(descriptor, decoders)
-        self._object = object_writer(descriptor, {})
-        self._fields = {
-            field.name: field_writer(field, {}) for field in shape_of(descriptor).fields
-        }
+        self._encoder = Encoder(descriptor)
 
     def decode(self, body: bytes) -> M:
         """Read a message from JSON text.
@@ -80,7 +70,7 @@ class Codec(Generic[M]):
         Raises:
             CodecError: If JSON cannot express a value of the message.
         """
-        return _text_of(self._object, message)
+        return self._written(self._encoder.object, message)
 
     def encode_field(self, message: M, name: str) -> bytes:
         """Write the value of one field as JSON text, whether it is set or not.
@@ -88,20 +78,25 @@ class Codec(Generic[M]):
         Raises:
             CodecError: If JSON cannot express the value.
         """
-        return _text_of(self._fields[name], getattr(message, name))
+        return self._written(self._encoder.fields[name], message)
+
+    def _written(self, write: Write, message: M) -> bytes:
+        try:
+            return orjson.dumps(write(message), option=orjson.OPT_SERIALIZE_NUMPY)
+        except WRITE_ERRORS as error:
+            # Only the depth of a message has no place.
+            is_deep = isinstance(error, RecursionError | orjson.JSONEncodeError)
+            path = "" if is_deep else self._encoder.culprit(message)
+            words = "it nests too deep" if is_deep else str(error)
+            raise CodecError(path, f"cannot write {path or 'the message'}: {words}") from error
 
 
-@functools.cache
+_CODECS: dict[type[Message], Codec[Any]] = {}
+
+
 def codec_for(message_class: type[M]) -> Codec[M]:
-    """Return the codec of a message class."""
-    return Codec(message_class)
-
-
-def _text_of(write: Any, value: Any) -> bytes:
-    try:
-        return orjson.dumps(write(value), option=orjson.OPT_SERIALIZE_NUMPY)
-    except UnwritableError as error:
-        raise CodecError(error.path, str(error)) from error
-    except WRITE_ERRORS as error:
-        words = "it nests too deep" if isinstance(error, RecursionError) else error
-        raise CodecError("", f"cannot write the message: {words}") from error
+    """Return the codec of a message class, compiled when it is first asked for."""
+    codec = _CODECS.get(message_class)
+    if codec is None:
+        codec = _CODECS[message_class] = Codec(message_class)
+    return codec

@@ -158,13 +158,20 @@ def _element_conversion(field: Field, registry: Registry) -> tuple[type | None, 
         case FieldDescriptor.TYPE_ENUM:
             return int, _enum_conversion(enum_numbers(field.enum_type))
         case kind if kind in INTEGER_RANGES:
-            return int, _refuse
+            return int, _integer
         case _:
             return None, conversion_of(field.message_type, registry)
 
 
 def _refuse(_value: Any, _depth: int) -> NoReturn:
     raise OddError
+
+
+def _integer(value: Any, _depth: int) -> int:
+    # As proto3 JSON writes 64 bits. What else stands for an integer is rare.
+    if type(value) is not str or not (value.isascii() and value.removeprefix("-").isdigit()):
+        raise OddError
+    return int(value)
 
 
 def _double(value: Any, _depth: int) -> Any:
@@ -264,7 +271,7 @@ def _map_conversion(key: FieldDescriptor, exact: type | None, convert: Convert) 
         if convert_key is None and exact is not None and only.issuperset(map(type, value.values())):
             return value
         return {
-            name if convert_key is None else convert_key(name): (
+            name if convert_key is None else convert_key(name, depth): (
                 item if type(item) is exact else convert(item, depth)
             )
             for name, item in value.items()
@@ -273,22 +280,18 @@ def _map_conversion(key: FieldDescriptor, exact: type | None, convert: Convert) 
     return convert_map
 
 
-def _key_conversion(key: FieldDescriptor) -> Callable[[str], Any] | None:
+def _key_conversion(key: FieldDescriptor) -> Convert | None:
     if key.type == FieldDescriptor.TYPE_STRING:
         return None
-    return _bool_key if key.type == FieldDescriptor.TYPE_BOOL else _integer_key
+    return _bool_key if key.type == FieldDescriptor.TYPE_BOOL else _integer
 
 
-def _bool_key(name: str) -> bool:
-    if name not in {"true", "false"}:
-        raise OddError
-    return name == "true"
-
-
-def _integer_key(name: str) -> int:
-    if not (name.isascii() and name.removeprefix("-").isdigit()):
-        raise OddError
-    return int(name)
+def _bool_key(name: Any, _depth: int) -> bool:
+    if name == "true":
+        return True
+    if name == "false":
+        return False
+    raise OddError
 
 
 def _struct_conversion(message_class: Any) -> Convert:

@@ -1,10 +1,14 @@
-"""The way from messages to JSON, compiled per message type."""
+"""The way from messages to JSON: Python source made from descriptors, a function per message type.
+
+Made source reads the attributes of a message in place, in half the time of a loop over its fields.
+"""
 
 from __future__ import annotations
 
 import binascii
+import keyword
 from collections.abc import Callable
-from operator import attrgetter, methodcaller
+from operator import methodcaller
 from typing import Any
 
 from google.protobuf import json_format
@@ -15,153 +19,191 @@ from localplane_gateway.codec.floats import double_object, float_object, vector_
 from localplane_gateway.codec.structs import list_object, struct_object, value_object
 
 Write = Callable[[Any], Any]
-"""Turns a field's value into what orjson writes."""
-
-Registry = dict[Descriptor, "MessageEncoder"]
+"""Turns a message into what orjson writes."""
 
 WRITE_ERRORS = (ValueError, TypeError, RecursionError, json_format.Error)
 """What a value that JSON cannot express raises."""
 
 
-class UnwritableError(ValueError):
-    """A field has a value that JSON cannot express."""
+class Encoder:
+    """Turns messages of one type, and of the types inside it, into what orjson writes."""
 
-    def __init__(self, path: str, words: str) -> None:
-        super().__init__(f"cannot write {path}: {words}")
-        self.path = path
-        self.words = words
+    def __init__(self, descriptor: Descriptor) -> None:
+        source = _Source()
+        function = source.function(descriptor)
+        fields = {field.name: source.field(field) for field in shape_of(descriptor).fields}
+        namespace = source.run(f"<JSON encoder of {descriptor.full_name}>")
+        self.object: Write = namespace[function]
+        """Turns a message into what orjson writes."""
+        self.fields: dict[str, Write] = {name: namespace[each] for name, each in fields.items()}
+        """Turns a message into what orjson writes for one field, by the field's name."""
+        self._writes = {kind: namespace[name] for kind, name in source.functions.items()}
+
+    def culprit(self, message: Any) -> str:
+        """Find the path of a field that cannot be written; empty when there is none."""
+        shape = shape_of(message.DESCRIPTOR)
+        write = self._writes[shape.descriptor]
+        for descriptor, value in message.ListFields():
+            field = shape.inputs[descriptor.name]
+            for index, element in enumerate(value if field.is_repeated else [value]):
+                # A message with nothing but this element.
+                alone = type(message)(**{field.name: [element] if field.is_repeated else element})
+                if _can_write(write, alone):
+                    continue
+                name = "" if shape.bare is not None else field.json_name
+                place = f"{name}[{index}]" if field.is_repeated else name
+                if not field.is_message or field.map_key is not None:
+                    return place
+                inner = "" if shape_of(field.message_type).is_well_known else self.culprit(element)
+                return f"{place}.{inner}" if place and inner[:1] not in ("", "[") else place + inner
+        return ""
 
 
-class MessageEncoder:
-    """Turns messages of one type into what orjson writes."""
+def _can_write(write: Write, message: Any) -> bool:
+    try:
+        write(message)
+    except WRITE_ERRORS:
+        return False
+    return True
 
-    __slots__ = ("_bare", "_converted", "_filled", "_plain", "_plain_names", "_present", "_unset")
 
-    def __init__(self, shape: Shape, registry: Registry) -> None:
-        # Before the fields are compiled, because a message may contain itself.
-        registry[shape.descriptor] = self
-        plain: list[Field] = []
-        self._unset: dict[str, Any] = {}
-        """What an empty message is, which also fixes the order of names."""
-        self._converted: list[tuple[str, str, Write]] = []
-        """Fields that are always written and need a conversion: name, name in JSON, conversion."""
-        self._present: list[tuple[str, str, Write | None]] = []
-        """Fields that are written when they are set."""
-        self._filled: list[tuple[str, str, Write]] = []
-        """Fields that are written when they are not empty or zero."""
-        for field in shape.fields:
-            write = _write_of(field, registry)
-            if field.has_presence:
-                self._present.append((field.name, field.json_name, write))
-                if not (field.omit_unset or field.in_oneof):
-                    self._unset.setdefault(field.json_name, None)
-                continue
-            is_many = field.is_repeated or field.map_key is not None
-            if not (is_many and field.omit_unset):
-                empty: Any = None if not is_many else [] if field.is_repeated else {}
-                self._unset.setdefault(field.json_name, empty)
-            if field.is_shared or (is_many and field.omit_unset):
-                self._filled.append((field.name, field.json_name, write or _same))
-            elif write is None:
-                plain.append(field)
-            else:
-                self._converted.append((field.name, field.json_name, write))
-        self._plain_names = tuple(field.json_name for field in plain)
-        self._plain = _values_of(tuple(field.name for field in plain))
-        self._bare: tuple[str, Write, bool] | None = None
+class _Source:
+    """Python source of one function per message type, and the names that it uses."""
+
+    def __init__(self) -> None:
+        self.functions: dict[Descriptor, str] = {}
+        """Names of the functions by message type."""
+        self._lines: list[str] = []
+        self._namespace: dict[str, Any] = {
+            "base64": _base64,
+            "double": double_object,
+            "float32": float_object,
+            "text": _text,
+            "vector": vector_object,
+        }
+
+    def run(self, file_name: str) -> dict[str, Any]:
+        """Define the functions and return them by name."""
+        code = compile("\n".join(self._lines), file_name, "exec")
+        exec(code, self._namespace)  # noqa: S102 - made of this program's own descriptors
+        return self._namespace
+
+    def function(self, descriptor: Descriptor) -> str:
+        """Name the function that turns messages of a type into what orjson writes."""
+        name = self.functions.get(descriptor)
+        if name is not None:
+            return name
+        # Named before its body is made, because messages may contain themselves.
+        name = self.functions[descriptor] = f"write_{len(self.functions)}"
+        special = _SPECIAL.get(descriptor.full_name)
+        if special is None:
+            self._define(name, self._body(shape_of(descriptor)))
+        else:
+            self._namespace[name] = special
+        return name
+
+    def field(self, field: Field) -> str:
+        """Name the function that writes one field of a message."""
+        name = f"write_field_{field.descriptor.number}_{len(self._lines)}"
+        self._define(name, ["has = m.HasField", f"return {self._always(field)}"])
+        return name
+
+    def _define(self, name: str, body: list[str]) -> None:
+        self._lines += [f"def {name}(m):", *(f"    {line}" for line in body)]
+
+    def _body(self, shape: Shape) -> list[str]:
         if shape.bare is not None:
-            write = _write_of(shape.bare, registry) or _same
-            self._bare = (shape.bare.name, write, shape.bare.has_presence)
+            return ["has = m.HasField", f"return {self._always(shape.bare)}"]
+        items: dict[str, str] = {}
+        later: list[str] = []
+        for field in shape.fields:
+            key = repr(field.json_name)
+            if not _is_conditional(field):
+                items[key] = self._always(field)
+                continue
+            if not _is_left_out(field):
+                # Of fields with one name the first says what is written when none is set.
+                items.setdefault(key, _unset(field))
+            if field.has_presence:
+                later.append(f"if has({field.name!r}):")
+                later.append(f"    o[{key}] = {self._value(field, _read(field))}")
+            else:
+                later.append(f"if v := {_read(field)}:")
+                later.append(f"    o[{key}] = {self._many(field)}")
+        lines = [f"    {key}: {value}," for key, value in items.items()]
+        return ["has = m.HasField", "o = {", *lines, "}", *later, "return o"]
 
-    def object(self, message: Any) -> Any:
-        """Turn a message into what orjson writes.
+    def _always(self, field: Field) -> str:
+        """Make the expression of a field that is written whether it is set or not."""
+        if field.has_presence:
+            return f"{self._value(field, _read(field))} if has({field.name!r}) else None"
+        if field.is_repeated or field.map_key is not None:
+            return f"{self._many(field)} if (v := {_read(field)}) else {_unset(field)}"
+        return self._value(field, _read(field))
 
-        Raises:
-            UnwritableError: If JSON cannot express a value, or another of `WRITE_ERRORS`.
-        """
-        if self._bare is not None:
-            name, write, has_presence = self._bare
-            if has_presence and not message.HasField(name):
-                return None
-            return write(getattr(message, name))
-        result = self._unset.copy()
-        if self._plain_names:
-            result.update(zip(self._plain_names, self._plain(message), strict=True))
-        json_name = ""
-        try:
-            for name, json_name, write in self._converted:
-                result[json_name] = write(getattr(message, name))
-            has = message.HasField
-            for name, json_name, convert in self._present:
-                if has(name):
-                    value = getattr(message, name)
-                    result[json_name] = value if convert is None else convert(value)
-            for name, json_name, write in self._filled:
-                value = getattr(message, name)
-                if value:
-                    result[json_name] = write(value)
-        except WRITE_ERRORS as error:
-            raise _located(error, json_name) from error
-        return result
+    def _many(self, field: Field) -> str:
+        """Make the expression of a field without presence whose value, not empty, is in `v`."""
+        if field.map_key is not None:
+            name = f"write_map_{len(self._lines)}"
+            is_bool = field.map_key.type == FieldDescriptor.TYPE_BOOL
+            key = "('true' if k else 'false')" if is_bool else "str(k)"
+            key = "k" if field.map_key.type == FieldDescriptor.TYPE_STRING else key
+            value = self._value(field, "v[k]")
+            self._lines += [f"def {name}(v):", f"    return {{{key}: {value} for k in v}}"]
+            return f"{name}(v)"
+        if not field.is_repeated:
+            return self._value(field, "v")
+        if field.is_vector:
+            return "vector(v)"
+        if field.is_message:
+            return f"[*map({self.function(field.message_type)}, v[:])]"
+        value = self._value(field, "i")
+        return "v[:]" if value == "i" else f"[{value} for i in v[:]]"
 
-
-def object_writer(descriptor: Descriptor, registry: Registry) -> Write:
-    """Compile the way from messages of a type to what orjson writes."""
-    special = _SPECIAL.get(descriptor.full_name)
-    if special is not None:
-        return special
-    encoder = registry.get(descriptor) or MessageEncoder(shape_of(descriptor), registry)
-    return encoder.object
-
-
-def field_writer(field: Field, registry: Registry) -> Write:
-    """Compile the way from a field's value to what orjson writes."""
-    return _write_of(field, registry) or _same
-
-
-def _values_of(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
-    """Read several attributes in one call."""
-    if len(names) > 1:
-        return attrgetter(*names)
-    return lambda message: tuple(getattr(message, name) for name in names)
-
-
-def _write_of(field: Field, registry: Registry) -> Write | None:
-    """Compile the conversion of a field; None when orjson writes its values as they are."""
-    write = _element_write(field, registry)
-    if field.map_key is not None:
-        return _map_write(field.map_key, write or _same)
-    if not field.is_repeated:
-        return write
-    if field.is_vector:
-        return vector_object
-    return list if write is None else _list_write(write)
-
-
-def _element_write(field: Field, registry: Registry) -> Write | None:
-    match field.type:
-        case FieldDescriptor.TYPE_DOUBLE:
-            return double_object
-        case FieldDescriptor.TYPE_FLOAT:
-            return float_object
-        case FieldDescriptor.TYPE_BYTES:
-            return _text if field.text else _base64
-        case FieldDescriptor.TYPE_ENUM if field.enum_type.full_name == _NULL_VALUE:
-            return _null
-        case FieldDescriptor.TYPE_ENUM if not field.enum_as_number:
-            return _enum_write(enum_names(field.enum_type))
-        case FieldDescriptor.TYPE_MESSAGE | FieldDescriptor.TYPE_GROUP:
-            return object_writer(field.message_type, registry)
-        case _:
-            return None
+    def _value(self, field: Field, value: str) -> str:
+        """Make the expression of a single value."""
+        match field.type:
+            case FieldDescriptor.TYPE_DOUBLE:
+                return f"double({value})"
+            case FieldDescriptor.TYPE_FLOAT:
+                return f"float32({value})"
+            case FieldDescriptor.TYPE_BYTES:
+                return f"text({value})" if field.text else f"base64({value})"
+            case FieldDescriptor.TYPE_ENUM if field.takes_null:
+                return "None"
+            case FieldDescriptor.TYPE_ENUM if not field.enum_as_number:
+                # A number that the enum does not name stays a number.
+                names = f"names_{len(self._namespace)}"
+                self._namespace[names] = enum_names(field.enum_type)
+                return f"{names}.get(e := {value}, e)"
+            case _ if field.is_message:
+                return f"{self.function(field.message_type)}({value})"
+            case _:
+                return value
 
 
-def _same(value: Any) -> Any:
-    return value
+def _is_conditional(field: Field) -> bool:
+    """Tell whether a field needs a statement of its own."""
+    return field.is_shared or _is_left_out(field)
 
 
-def _null(_value: int) -> None:
-    return None
+def _is_left_out(field: Field) -> bool:
+    """Tell whether a field is absent when it is unset or empty."""
+    if field.has_presence:
+        return field.omit_unset or field.in_oneof
+    return field.omit_unset and (field.is_repeated or field.map_key is not None)
+
+
+def _unset(field: Field) -> str:
+    if field.is_repeated:
+        return "[]"
+    return "None" if field.map_key is None else "{}"
+
+
+def _read(field: Field) -> str:
+    if keyword.iskeyword(field.name):
+        return f"getattr(m, {field.name!r})"
+    return f"m.{field.name}"
 
 
 def _text(value: bytes) -> str:
@@ -175,58 +217,6 @@ def _text(value: bytes) -> str:
 def _base64(value: bytes) -> str:
     return binascii.b2a_base64(value, newline=False).decode("ascii")
 
-
-def _enum_write(names: dict[int, str]) -> Write:
-    def write(number: int) -> str | int:
-        return names.get(number, number)
-
-    return write
-
-
-def _list_write(write: Write) -> Write:
-    def write_list(values: Any) -> list[Any]:
-        try:
-            return [write(value) for value in values]
-        except WRITE_ERRORS as error:
-            raise _located(error, f"[{_first_failing(write, values)}]") from error
-
-    return write_list
-
-
-def _map_write(key: FieldDescriptor, write: Write) -> Write:
-    key_name = _key_name(key)
-
-    def write_map(entries: Any) -> dict[str, Any]:
-        return {key_name(name): write(entries[name]) for name in entries}
-
-    return write_map
-
-
-def _key_name(key: FieldDescriptor) -> Callable[[Any], str]:
-    if key.type == FieldDescriptor.TYPE_BOOL:
-        return lambda name: "true" if name else "false"
-    return str
-
-
-def _first_failing(write: Write, values: Any) -> int:
-    for index, value in enumerate(values):
-        try:
-            write(value)
-        except WRITE_ERRORS:
-            return index
-    return 0
-
-
-def _located(error: Exception, place: str) -> UnwritableError:
-    """Put a place in front of the path of an error."""
-    if not isinstance(error, UnwritableError):
-        words = "it nests too deep" if isinstance(error, RecursionError) else str(error)
-        return UnwritableError(place, words)
-    dot = "" if error.path.startswith("[") else "."
-    return UnwritableError(f"{place}{dot}{error.path}", error.words)
-
-
-_NULL_VALUE = "google.protobuf.NullValue"
 
 _json_string = methodcaller("ToJsonString")
 

@@ -152,7 +152,9 @@ def _fill_map(message: Any, field: Field, value: Any, path: str, depth: int) -> 
         ),
     )
     key, item = next(islice(value.items(), index, None))
-    words = f"{_key_words(field)} with {_words(field)}"
+    words = _words(field)
+    if field.map_key is not None and field.map_key.type != FieldDescriptor.TYPE_STRING:
+        words = f"{_key_words(field)} as the name and {words}"
     raise _error(f"{path}.{key[:LONGEST_QUOTE]}", words, item, field.invalid_reason)
 
 

@@ -12,10 +12,14 @@ import simdjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from localplane_gateway.codec.decoder import REFUSALS, Convert, OddError, Registry, conversion_of
-from localplane_gateway.codec.fields import LARGEST_FLOAT, Field, Shape, shape_of
+from localplane_gateway.codec.fields import Field, Shape, shape_of
+from localplane_gateway.codec.floats import are_floats
 
 SMALLEST_BODY = 4096
 """Bytes of JSON from which on this way is the faster one."""
+
+LARGEST_KEPT_BODY = 16 * 2**20
+"""Largest body whose parser is kept for the next one. It keeps some two times the body."""
 
 MOST_NAMES = 64
 """Most names in an object: simdjson reads it from its start to find each."""
@@ -28,6 +32,9 @@ LENGTH_DELIMITED = 2
 
 REFUSED = (*REFUSALS, RuntimeError, LookupError)
 """What is raised for JSON that is not taken: the decoder's refusals and simdjson's."""
+
+_kept_parsers: list[simdjson.Parser] = []
+"""At most one parser, with the memory of its last document, which is dear to get anew."""
 
 Pack = Callable[[Any], tuple[bytes, int]]
 """Turns an array into a field on the wire, and counts the arrays that it should consist of."""
@@ -65,19 +72,24 @@ class VectorReader:
         if body.startswith(b"\xef\xbb\xbf"):
             # simdjson alone reads a byte order mark.
             return None
+        # One that is in use, or whose arrays still live, cannot be used again: so it is taken away,
+        # and put back when all went well.
+        parser = _kept_parsers.pop() if _kept_parsers else simdjson.Parser()
         others: list[Any] = []
         try:
-            # A parser of its own, because one cannot be used again while its arrays live.
-            wire, arrays = self.wire(simdjson.Parser().parse(body), 0, others)
+            wire, arrays = self.wire(parser.parse(body), 0, others)
             brackets = orjson.dumps(others).count(b"[") - 1
             if body.count(b"[") != arrays + brackets:
                 return None
-            if brackets and b"\\u005" in body:
+            if brackets and b"\\" in body and b"\\u005" in body:
                 # A bracket in a string may have been escaped, and hide one of an array.
                 return None
-            return self._class.FromString(wire)
+            message = self._class.FromString(wire)
         except REFUSED:
             return None
+        if len(body) <= LARGEST_KEPT_BODY and not _kept_parsers:
+            _kept_parsers.append(parser)
+        return message
 
     def wire(self, value: Any, depth: int, others: list[Any]) -> tuple[bytes, int]:
         """Turn an object into wire bytes, and count the arrays that are not in `others`.
@@ -99,7 +111,7 @@ class VectorReader:
                 part, count = pack(item)
                 parts.append(part)
                 arrays += count
-            elif child is not None and isinstance(item, simdjson.Object | simdjson.Array):
+            elif child is not None and item is not None:
                 field, reader = child
                 is_list = isinstance(item, simdjson.Array)
                 if is_list != field.is_repeated:
@@ -202,7 +214,7 @@ def _numbers_of(array: Any, *, is_float: bool) -> npt.NDArray[Any]:
     numbers = np.frombuffer(buffer, np.float64)
     if not is_float:
         return numbers
-    if numbers.max() > LARGEST_FLOAT or numbers.min() < -LARGEST_FLOAT:
+    if not are_floats(numbers):
         raise OddError
     return numbers.astype("<f4")
 
