@@ -86,7 +86,8 @@ class Database:
         return await self._run(transact)
 
     async def _run(self, work: Callable[[], _Result]) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        # Shielded, as cancelling the caller would otherwise drop work that has not begun yet.
+        return await asyncio.shield(asyncio.wrap_future(self._thread.submit(work)))
 
     def _opened(self) -> apsw.Connection:
         if self._connection is None:

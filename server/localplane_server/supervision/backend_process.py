@@ -167,7 +167,7 @@ class BackendProcess:
         if not self.started.done():
             self.started.set_exception(
                 errors.NotReadyError(
-                    f"cannot start the backend of model {self.launch.model}: its keeper is gone",
+                    f"cannot start the backend of model {self.launch.model}: its keeper or warden died",
                     model=self.launch.model,
                 )
             )

@@ -185,6 +185,8 @@ class Processes:
             await asyncio.gather(*self._tasks)
 
     def _request(self, launch: Launch, spawn_id: str) -> BackendProcess:
+        if not self.is_ready:
+            raise _not_ready(launch)  # since the record was written
         message = {
             "argv": launch.argv,
             "env": {**launch.env, SPAWN_ID_VARIABLE: spawn_id},
