@@ -13,7 +13,7 @@ from localplane_gateway.app import build_app
 from localplane_gateway.server import serving
 from localplane_gateway.settings import GatewaySettings
 from localplane_server.config import Endpoint, Settings
-from localplane_server.events import Events
+from localplane_server.events import Events, RequestFinished
 from localplane_server.inference.embedding import Embedder
 from localplane_server.inference.generation import TextGenerator
 from localplane_server.inference.tokenization import Tokenizer
@@ -177,6 +177,7 @@ async def running(
                 max_body_bytes=settings.max_body_size,
             ),
             KeyAuthenticator(keys),
+            observer=lambda **told: bus.emit(RequestFinished(**told)),
         )
         grace = settings.shutdown_grace
         await stack.enter_async_context(serving(gateway, [http_socket], grace_seconds=grace))

@@ -30,6 +30,22 @@ class CallFinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFinished:
+    """A request over HTTP ended, whether or not it became a call."""
+
+    method: str
+    """The verb."""
+    route: str
+    """Path of the operation, such as `/api/models/{name}`. Empty when there is none."""
+    status: int
+    """HTTP status; of a stream that failed after it began, the status of its error."""
+    seconds: float
+    """How long it took."""
+    request_id: str
+    """Identifier of the request, and of the call that it became."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackendReady:
     """A model was loaded."""
 

@@ -52,7 +52,7 @@ def _holder(port: int) -> str | None:
     """Name the process that listens on a port; None when it is another user's."""
     try:
         for connection in psutil.net_connections(kind="tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,):
                 if connection.pid is None:
                     return None
                 return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"

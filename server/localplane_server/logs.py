@@ -13,6 +13,9 @@ from localplane_server import events
 access_log = logging.getLogger("localplane_server.access")
 life_log = logging.getLogger("localplane_server.backends")
 
+INPROCESS = "inprocess"
+"""The peer of calls that the service's own gateway makes."""
+
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -71,15 +74,34 @@ def set_up_logging(log_format: str, *, debug: bool) -> None:
 
 
 def log_events(bus: events.Events) -> None:
-    """Log calls and the lives of backends, from now on."""
+    """Log requests, calls and the lives of backends, from now on."""
+    bus.listen(events.RequestFinished, _log_request)
     bus.listen(events.CallFinished, _log_call)
     bus.listen(events.BackendReady, _log_ready)
     bus.listen(events.BackendFailed, _log_failed)
     bus.listen(events.BackendStopped, _log_stopped)
 
 
-def _log_call(event: events.CallFinished) -> None:
+def _log_request(event: events.RequestFinished) -> None:
     access_log.info(
+        "request",
+        extra={
+            "method": event.method,
+            "route": event.route,
+            "status": event.status,
+            "seconds": event.seconds,
+            "request_id": event.request_id,
+        },
+    )
+
+
+def _log_call(event: events.CallFinished) -> None:
+    # What came over HTTP is logged as a request, under the same id.
+    level = logging.DEBUG if event.peer == INPROCESS else logging.INFO
+    if not access_log.isEnabledFor(level):
+        return
+    access_log.log(
+        level,
         "call",
         extra={
             "method": event.method,

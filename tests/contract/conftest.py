@@ -8,14 +8,18 @@ import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-import grpc
 import httpx
 import pytest
 import pytest_asyncio
 
 from contract.transports import GrpcTransport, RestTransport, Transport
+from localplane_gateway.app import build_app
+from localplane_gateway.server import serving
+from localplane_gateway.settings import GatewaySettings
+from localplane_gateway.upstream import UpstreamAuthenticator, open_channel
 from localplane_server.app import App, running
 from localplane_server.config import Endpoint, Settings
+from localplane_server.listening import bound_socket
 from localplane_server.supervision.keeper_handle import start_keeper
 from localplane_server.supervision.programs import (
     BackendProgram,
@@ -77,18 +81,27 @@ async def app(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> Asyn
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def transports(app: App) -> AsyncGenerator[dict[str, Transport]]:
     """Every transport to the service."""
-    async with (
-        grpc.aio.insecure_channel(str(app.grpc)) as channel,
-        httpx.AsyncClient(base_url=f"http://{app.http}", timeout=30) as client,
-    ):
-        yield {
-            "inprocess": GrpcTransport(app.channel),
-            "grpc": GrpcTransport(channel),
-            "rest": RestTransport(client),
-        }
+    with bound_socket(Endpoint("127.0.0.1", 0)) as bound:
+        alone = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        async with (
+            open_channel(str(app.grpc)) as channel,
+            serving(
+                build_app(channel, GatewaySettings(), UpstreamAuthenticator(channel)),
+                [bound],
+                grace_seconds=1,
+            ),
+            httpx.AsyncClient(base_url=f"http://{app.http}", timeout=30) as client,
+            httpx.AsyncClient(base_url=alone, timeout=30) as client_of_alone,
+        ):
+            yield {
+                "inprocess": GrpcTransport(app.channel),
+                "grpc": GrpcTransport(channel),
+                "rest": RestTransport(client),
+                "rest-upstream": RestTransport(client_of_alone),
+            }
 
 
-@pytest.fixture(params=["inprocess", "grpc", "rest"])
+@pytest.fixture(params=["inprocess", "grpc", "rest", "rest-upstream"])
 def transport(request: pytest.FixtureRequest, transports: dict[str, Transport]) -> Transport:
     """One transport after the other."""
     return transports[request.param]

@@ -28,6 +28,9 @@ COMMANDS = {
     "serve": LazyCommand(
         "localplane_server.cli.serve", "serve", "Start the service: gRPC and REST."
     ),
+    "gateway": LazyCommand(
+        "localplane_server.cli.gateway", "gateway", "Serve REST in front of a server elsewhere."
+    ),
     "models": LazyCommand(
         "localplane_server.cli.models", "models", "List and install models to start with."
     ),

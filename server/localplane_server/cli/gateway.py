@@ -1,0 +1,113 @@
+"""`localplane gateway`: the REST gateway alone, in front of a server that runs elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+
+import click
+
+from localplane_server import config
+from localplane_server.errors import SettingsError, StartupError
+from localplane_server.listening import bound_socket
+from localplane_server.events import Events, RequestFinished
+from localplane_server.logs import log_events, set_up_logging
+
+log = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option(
+    "--upstream", required=True, metavar="HOST:PORT", help="Where the server's gRPC listens."
+)
+@click.option("--http-listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT")
+@click.option("--public-url", metavar="URL", help="Address under which callers reach the gateway.")
+@click.option(
+    "--allow-host", default="", metavar="HOST,...", help="Names under which pages may call it."
+)
+@click.option("--max-body-size", default="32M", show_default=True, metavar="SIZE")
+@click.option("--shutdown-grace", default="30s", show_default=True, metavar="DURATION")
+@click.option("--log-format", default="text", show_default=True, metavar="text|json")
+def gateway(
+    upstream: str,
+    http_listen: str,
+    public_url: str | None,
+    allow_host: str,
+    max_body_size: str,
+    shutdown_grace: str,
+    log_format: str,
+) -> None:
+    """Serve REST in front of a Localplane server, until a signal ends it.
+
+    Keys are the server's: what callers present is passed on to it. An address beyond loopback is listened on only when
+    the server asks for a key.
+    """
+    import uvloop  # noqa: PLC0415 - `localplane --help` need not wait for it
+
+    from localplane_gateway.settings import GatewaySettings  # noqa: PLC0415 - imports gRPC
+
+    try:
+        set_up_logging(config.parse_log_format(log_format), debug=False)
+        settings = GatewaySettings(
+            allowed_hosts=frozenset(config.parse_words(allow_host)),
+            public_url=public_url,
+            max_body_bytes=config.parse_size(max_body_size),
+        )
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(
+                _serve(
+                    upstream,
+                    config.parse_endpoint(http_listen),
+                    settings,
+                    config.parse_duration(shutdown_grace),
+                )
+            )
+    except StartupError as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def _serve(upstream: str, listen: config.Endpoint, settings: object, grace: float) -> None:
+    import grpc  # noqa: PLC0415 - see above
+
+    from localplane_gateway.app import build_app  # noqa: PLC0415
+    from localplane_gateway.server import serving  # noqa: PLC0415
+    from localplane_gateway.settings import GatewaySettings  # noqa: PLC0415
+    from localplane_gateway.upstream import UpstreamAuthenticator, open_channel  # noqa: PLC0415
+
+    if not isinstance(settings, GatewaySettings):
+        raise TypeError(type(settings))
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with open_channel(upstream) as channel:
+        authenticator = UpstreamAuthenticator(channel)
+        if not listen.is_loopback:
+            try:
+                is_open = await authenticator.is_open()
+            except grpc.aio.AioRpcError as error:
+                message = (
+                    f"cannot ask the server at {upstream} whether it needs a key: {error.details()}"
+                )
+                raise StartupError(message) from error
+            if is_open:
+                message = (
+                    f"cannot listen on {listen}: the server at {upstream} asks nobody for a key"
+                )
+                raise SettingsError(message)
+        bus = Events()
+        log_events(bus)
+        app = build_app(
+            channel,
+            settings,
+            authenticator,
+            observer=lambda **told: bus.emit(RequestFinished(**told)),
+        )
+        with bound_socket(listen) as bound:
+            async with serving(app, [bound], grace_seconds=grace):
+                address = listen._replace(port=bound.getsockname()[1])
+                print(f"ready http={address} pid={os.getpid()}", flush=True)  # noqa: T201 - the promise
+                await stop.wait()
+                log.info("stopping")
