@@ -75,8 +75,8 @@ async def _serve(settings: config.Settings, keeper: KeeperHandle) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running(settings, keeper) as app:
-        print(f"ready grpc={app.grpc} http={app.http} pid={os.getpid()}", flush=True)  # noqa: T201 - the promise
         _greet(str(app.grpc), str(app.http))
+        print(f"ready grpc={app.grpc} http={app.http} pid={os.getpid()}", flush=True)  # noqa: T201 - the promise
         await stop.wait()
         log.info("stopping; a second signal cuts the calls in flight")
         for number in (signal.SIGTERM, signal.SIGINT):
