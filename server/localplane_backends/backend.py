@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -46,3 +47,16 @@ class Backend(backend_pb2_grpc.BackendServicer):
 
     async def close(self) -> None:
         """Let go of whatever outlives a process. Called once, when the program ends."""
+
+
+def _unimplemented(method: str) -> Callable[[Backend, Any, Context], Awaitable[NoReturn]]:
+    async def refuse(self: Backend, _request: Any, context: Context) -> NoReturn:
+        await self.refuse(context, grpc.StatusCode.UNIMPLEMENTED, f"{method} is not implemented")
+
+    return refuse
+
+
+# The generated methods raise, which grpc logs with a stack trace at every call.
+for _method in backend_pb2.DESCRIPTOR.services_by_name["Backend"].methods:
+    if _method.name not in vars(Backend):
+        setattr(Backend, _method.name, _unimplemented(_method.name))

@@ -56,9 +56,9 @@ class Engine:
         # The engine takes a name with this ending for a unix socket.
         socket_path = folder / "engine.sock"
         key = secrets.token_urlsafe(32)
-        log = EngineLog(Path(xllamacpp.xllamacpp.__file__))
         log_file = folder / "load.log"
         try:
+            log = EngineLog(Path(xllamacpp.xllamacpp.__file__))
             with log.copied_to(log_file):
                 self._server = xllamacpp.Server(
                     _parameters(xllamacpp, settings, socket=socket_path, key=key)

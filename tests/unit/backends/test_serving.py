@@ -16,6 +16,7 @@ from backends.processes import FAKE, LLAMA, free_port, running, wait_until
 from localplane.localai import backend_pb2, backend_pb2_grpc
 
 SECONDS = 20.0
+DOCUMENT = Path(__file__).parents[3] / "docs" / "backends.md"
 
 
 def channel_to(address: str) -> grpc.Channel:
@@ -73,6 +74,31 @@ class TestAddress:
         assert result.stderr.startswith(f"cannot listen on {address}: ")
         assert why in result.stderr
         assert 1 == result.stderr.count("\n")
+
+
+def test_documented_backend(tmp_path: Path, socket_address: str) -> None:
+    """The backend that the documentation shows works; what it lacks is told without a trace."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    program = tmp_path / "echo.py"
+    program.write_text(text.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
+    command = (sys.executable, str(program))
+    with (
+        running(command, tmp_path, address=socket_address) as started,
+        channel_to(socket_address) as channel,
+    ):
+        ask(channel)
+        stub = backend_pb2_grpc.BackendStub(channel)
+        stub.LoadModel(backend_pb2.ModelOptions(Model="m"))
+        reply = stub.Predict(backend_pb2.PredictOptions(Prompt="hello"))
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Embedding(backend_pb2.PredictOptions())
+
+        assert b"hello" == reply.message
+        assert (grpc.StatusCode.UNIMPLEMENTED, "echo: Embedding is not implemented") == (
+            caught.value.code(),
+            caught.value.details(),
+        )
+        assert "Traceback" not in started.log.read_text(encoding="utf-8")
 
 
 class TestToken:

@@ -52,6 +52,13 @@ async def pieces_of(client: BackendClient, prediction: Prediction) -> list[Piece
     return [piece async for piece in client.predict_stream(prediction)]
 
 
+async def wait_for_state(client: BackendClient, state: str) -> None:
+    async with asyncio.timeout(20):
+        # The backend has no way to tell of a change by itself.
+        while (await client.status(5)).reported_state != state:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
 class TestHealth:
     async def test_nobody_listens(self, tmp_path: Path) -> None:
         """A backend that does not listen yet is not healthy, and the time is kept."""
@@ -240,9 +247,12 @@ class TestPredictStream:
         await load(client, "pieces:10", "piece_seconds:0.01", "die_on_predict")
         texts = []
 
-        with pytest.raises(errors.BackendGoneError):
+        async def read() -> None:
             async for piece in client.predict_stream(Prediction(prompt="x")):
-                texts.append(piece.text)
+                texts.append(piece.text)  # noqa: PERF401 (what came before the death counts)
+
+        with pytest.raises(errors.BackendGoneError):
+            await read()
 
         assert [f"{number} " for number in range(5)] == texts
 
@@ -250,8 +260,7 @@ class TestPredictStream:
         """A death between two pieces ends the stream at once."""
         await load(client, "pieces:2", "piece_seconds:600")
         reading = asyncio.ensure_future(pieces_of(client, Prediction(prompt="x")))
-        while (await client.status(5)).reported_state != "busy":
-            await asyncio.sleep(0.005)
+        await wait_for_state(client, "busy")
 
         os.kill(backend.process.pid, signal.SIGKILL)
 
@@ -266,8 +275,7 @@ class TestPredictStream:
             await anext(stream)
             assert "busy" == (await client.status(5)).reported_state
 
-        while (await client.status(5)).reported_state != "ready":
-            await asyncio.sleep(0.005)
+        await wait_for_state(client, "ready")
 
 
 class TestOthers:
