@@ -168,7 +168,7 @@ class Settings:
     f16: bool = _setting(parse_bool, "", "LOCALAI_F16", "F16", default=False)
     """Keep 16-bit numbers in the key-value cache of models whose configuration says nothing."""
     debug: bool = _setting(parse_bool, "", "LOCALAI_DEBUG", "DEBUG", default=False)
-    """Log everything, and let backends log everything."""
+    """Log everything."""
 
     @property
     def models_dir(self) -> Path:
