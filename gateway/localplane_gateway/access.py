@@ -8,9 +8,10 @@ import grpc
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from localplane_gateway.bindings import Access, Binding
-from localplane_gateway.connexion_parts import AbstractOperation, RoutedAPI, RoutedMiddleware
+from localplane_gateway.connexion_parts import AbstractOperation, RoutedAPI
 from localplane_gateway.errors import RpcError
 from localplane_gateway.exchange import Exchange
+from localplane_gateway.layers import OperationLayer
 from localplane_gateway.origin import BrowserRule
 
 
@@ -80,7 +81,7 @@ class AccessApi(RoutedAPI):  # type: ignore[misc] # Connexion has no types
         return AccessOperation(self.next_app, access, self._browsers, self._authenticator)
 
 
-class AccessMiddleware(RoutedMiddleware):  # type: ignore[misc] # Connexion has no types
+class AccessMiddleware(OperationLayer):
     """Takes the place of Connexion's security, which parses every header anew for every scheme."""
 
     api_cls = AccessApi

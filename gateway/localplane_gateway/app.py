@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-import grpc
 from starlette.types import ASGIApp
 
 from localplane_gateway.access import AccessMiddleware, Authenticator
 from localplane_gateway.bindings import bind, import_services
+from localplane_gateway.channel import Channel
 from localplane_gateway.connexion_parts import ConnexionMiddleware, Resolver
 from localplane_gateway.docs import OWN
 from localplane_gateway.document import Document, Spec, load_document
@@ -30,7 +30,7 @@ class GatewayApp(ConnexionMiddleware):  # type: ignore[misc] # Connexion has no 
 
 
 def build_app(
-    channel: grpc.aio.Channel,
+    channel: Channel,
     settings: GatewaySettings,
     authenticator: Authenticator | None = None,
     observer: Observer | None = None,
@@ -38,7 +38,7 @@ def build_app(
     """Build the gateway as an ASGI application.
 
     Args:
-        channel: Where the methods are called: a channel of `grpc.aio`, or anything of its shape.
+        channel: Where the methods are called: a channel of `grpc.aio`, or one like it.
         settings: What the gateway is told.
         authenticator: Checks keys before a body is read. Without one, keys are passed on and the
             methods decide.

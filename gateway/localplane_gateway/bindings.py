@@ -58,8 +58,8 @@ class Binding:
     """JSON names of single fields that the path, the query or the body must give."""
     query: Mapping[str, FieldDescriptor]
     """Fields that the query may give, by their names in JSON and in the proto."""
-    answer_field: FieldDescriptor | None
-    """The field that the answer consists of; None is the whole message."""
+    answer_field: str
+    """Name of the field that the answer consists of; empty is the whole message."""
     produces: tuple[str, ...]
     """Media types of the answer. Empty is JSON."""
     is_page: bool
@@ -104,9 +104,7 @@ def bind(verb: str, operation: Spec) -> Binding:
             json_name(field) for field in query if _is_required(field) and not field.is_repeated
         ),
         query={name: field for field in query for name in (field.name, json_name(field))},
-        answer_field=(
-            method.output_type.fields_by_name[rule.response_body] if rule.response_body else None
-        ),
+        answer_field=rule.response_body,
         produces=tuple(options.Extensions[options_pb2.produces]),
         is_page=options.Extensions[options_pb2.static_page],
     )

@@ -66,7 +66,8 @@ class Edge:
         began = time.perf_counter()
         exchange = Exchange(scope, receive, send)
         try:
-            exchange.add_headers(self._browsers.answer_headers(exchange))
+            if self._browsers.allows_others:
+                exchange.add_headers(self._browsers.answer_headers(exchange))
             self._hosts.check(exchange)
             await self._app(scope, receive, send)
         except GatewayError as error:

@@ -16,7 +16,8 @@ from localplane_gateway.limits import drain
 JSON = b"application/json"
 
 _KEY = "localplane.exchange"
-_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+_CREDENTIALS = frozenset({b"authorization", b"cookie", b"x-api-key", b"xi-api-key"})
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
 class Exchange:
@@ -50,8 +51,10 @@ class Exchange:
         self.is_head = self.method == "HEAD"
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         """Headers of the request by lower-case name; the last one wins."""
-        given = self.headers.get(b"x-request-id", b"")
-        self.request_id = given if _SANE_ID.fullmatch(given) else os.urandom(12).hex().encode()
+        given = self.headers.get(b"x-request-id")
+        if given is None or not _SANE_ID.fullmatch(given):
+            given = os.urandom(12).hex().encode()
+        self.request_id = given
         """The client's own identifier of the request where it is a sane one, else a new one."""
         self.route = ""
         """Path of the operation as it stands in the document. Empty when there is none."""
@@ -84,6 +87,8 @@ class Exchange:
     @property
     def credentials(self) -> str | None:
         """The API key, in whichever of the usual ways it was given."""
+        if _CREDENTIALS.isdisjoint(self.headers):
+            return None
         authorization = self.headers.get(b"authorization", b"").decode("latin-1").strip()
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() == "bearer":
@@ -109,9 +114,18 @@ class Exchange:
         headers: Headers | None = None,
     ) -> None:
         """Answer with a whole body."""
-        length = (b"content-length", str(len(body)).encode())
-        await self.start(status, content_type, headers=[length, *(headers or ())])
-        await self.end(body)
+        self.started = True
+        self.outcome = status
+        all_headers = [
+            (b"content-type", content_type),
+            (b"content-length", str(len(body)).encode()),
+            *(headers or ()),
+            *self._answer_headers,
+        ]
+        # Not through `start` and `end`: this is the way of nearly all answers.
+        await self._send({"type": "http.response.start", "status": status, "headers": all_headers})
+        content = b"" if self.is_head else body
+        await self._send({"type": "http.response.body", "body": content})
 
     async def respond_empty(self, status: int, *, headers: Headers) -> None:
         """Answer without a body and without a media type."""

@@ -56,6 +56,11 @@ class BrowserRule:
         self._allowed = frozenset(origin.lower() for origin in settings.allowed_origins)
         self._public = _origin_of(settings.public_url) if settings.public_url else None
 
+    @property
+    def allows_others(self) -> bool:
+        """Whether there are pages elsewhere that may read answers."""
+        return bool(self._allowed)
+
     def check(self, exchange: Exchange, *, is_public: bool) -> None:
         """Check where a request comes from.
 
@@ -77,8 +82,6 @@ class BrowserRule:
 
     def answer_headers(self, exchange: Exchange) -> Headers:
         """Get the headers that let a page of an allowed origin read the answer."""
-        if not self._allowed:
-            return []
         origin = exchange.headers.get(b"origin", b"")
         if origin.decode("latin-1").lower() not in self._allowed:
             return [(b"vary", b"Origin")]

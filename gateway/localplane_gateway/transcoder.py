@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -15,10 +16,10 @@ import grpc
 from google.protobuf.message import Message
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from localplane_gateway.answers import encoder_of
 from localplane_gateway.bindings import HTTP_BODY, Binding, Call
+from localplane_gateway.channel import Channel
 from localplane_gateway.codec import codec_for
-from localplane_gateway.connexion_parts import AbstractOperation, RoutedAPI, RoutedMiddleware
+from localplane_gateway.connexion_parts import AbstractOperation, RoutedAPI
 from localplane_gateway.disconnect import DisconnectWatch
 from localplane_gateway.docs import own_operation
 from localplane_gateway.document import Document
@@ -30,6 +31,7 @@ from localplane_gateway.errors import (
     StoppingError,
 )
 from localplane_gateway.exchange import JSON, Exchange
+from localplane_gateway.layers import OperationLayer
 from localplane_gateway.pages import PAGE_HEADERS
 from localplane_gateway.request_reader import RequestReader
 from localplane_gateway.settings import GatewaySettings
@@ -52,15 +54,14 @@ _FORWARDED = (
 class UnaryOperation:
     """Calls a method that answers once."""
 
-    def __init__(self, binding: Binding, channel: grpc.aio.Channel, public_url: str | None) -> None:
+    def __init__(self, binding: Binding, channel: Channel, public_url: str | None) -> None:
         self._binding = binding
         self._public_url = public_url
         self._reader = RequestReader(binding)
-        self._call: Any = channel.unary_unary(binding.call.path, **_serializers(binding.call))
+        self._call = channel.unary_unary(binding.call.path, **_serializers(binding.call))
         self._is_bytes = binding.call.response_class.DESCRIPTOR.full_name == HTTP_BODY
         self._headers: Headers = list(PAGE_HEADERS) if binding.is_page else []
-        if not self._is_bytes:
-            self._encode = encoder_of(binding.call.response_class, binding.answer_field)
+        self._encode = _encoder(binding)
         self._stream = (
             StreamOperation(binding, binding.stream, channel, public_url)
             if binding.stream
@@ -97,12 +98,12 @@ class StreamOperation:
     """
 
     def __init__(
-        self, binding: Binding, call: Call, channel: grpc.aio.Channel, public_url: str | None
+        self, binding: Binding, call: Call, channel: Channel, public_url: str | None
     ) -> None:
         self._binding = binding
         self._public_url = public_url
         self._reader = RequestReader(binding)
-        self._call: Any = channel.unary_stream(call.path, **_serializers(call))
+        self._call = channel.unary_stream(call.path, **_serializers(call))
         self._encode = codec_for(call.response_class).encode
         self._ends_with_done = call.ends_with_done
 
@@ -127,7 +128,7 @@ class StreamOperation:
 
     async def _write(self, exchange: Exchange, call: Any, form: StreamFormat) -> None:
         try:
-            async for message in call:
+            while (message := await call.read()) is not grpc.aio.EOF:
                 if not exchange.started:
                     headers = await _answer_headers(call, STREAM_HEADERS)
                     await exchange.start(200, form.content_type, headers=headers)
@@ -160,7 +161,7 @@ class TranscoderApi(RoutedAPI):  # type: ignore[misc] # Connexion has no types
         self,
         *args: Any,
         bindings: dict[str, Binding],
-        channel: grpc.aio.Channel,
+        channel: Channel,
         document: Document,
         settings: GatewaySettings,
         **kwargs: Any,
@@ -182,7 +183,7 @@ class TranscoderApi(RoutedAPI):  # type: ignore[misc] # Connexion has no types
         return UnaryOperation(binding, self._channel, self._public_url)
 
 
-class Transcoder(RoutedMiddleware):  # type: ignore[misc] # Connexion has no types
+class Transcoder(OperationLayer):
     """Takes the place of Connexion's calling of Python functions."""
 
     api_cls = TranscoderApi
@@ -193,6 +194,12 @@ async def _break_off(exchange: Exchange, error: GatewayError, form: StreamFormat
     with suppress(TimeoutError):  # of a client that does not read
         async with asyncio.timeout(_LAST_WORDS_SECONDS):
             await exchange.end(form.frame(error.body()))
+
+
+def _encoder(binding: Binding) -> Callable[[Message], bytes]:
+    codec = codec_for(binding.call.response_class)
+    name = binding.answer_field
+    return (lambda message: codec.encode_field(message, name)) if name else codec.encode
 
 
 def _serializers(call: Call) -> dict[str, Any]:
@@ -207,17 +214,19 @@ def _metadata(exchange: Exchange, public_url: str | None) -> Metadata:
     headers = exchange.headers
     metadata = [("x-request-id", exchange.request_id.decode())]
     base_url = public_url or _base_url(exchange)
-    if base_url.isascii() and base_url.isprintable():
+    if _fits_grpc(base_url):
         metadata.append(("x-http-base-url", base_url))
     for header, key in _FORWARDED:
-        value = headers.get(header)
-        # gRPC carries nothing but printable ASCII.
-        if value and value.isascii() and (text := value.decode()).isprintable():
+        if header in headers and _fits_grpc(text := headers[header].decode("latin-1")):
             metadata.append((key, text))
     credentials = exchange.credentials
-    if credentials and credentials.isascii() and credentials.isprintable():
+    if credentials and _fits_grpc(credentials):
         metadata.append(("authorization", f"Bearer {credentials}"))
     return tuple(metadata)
+
+
+def _fits_grpc(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def _base_url(exchange: Exchange) -> str:
@@ -231,9 +240,12 @@ def _base_url(exchange: Exchange) -> str:
 
 async def _answer_headers(call: Any, headers: Headers) -> Headers:
     """Add the headers that a method sets through its initial metadata."""
+    metadata = await call.initial_metadata()
+    if not metadata:
+        return headers
     from_method = [
         (key[len(_HEADER_PREFIX) :].encode(), value.encode("latin-1", "replace"))
-        for key, value in await call.initial_metadata() or ()
+        for key, value in metadata
         if key.startswith(_HEADER_PREFIX)
     ]
     return [*headers, *from_method]

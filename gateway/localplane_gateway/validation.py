@@ -9,10 +9,11 @@ import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from localplane_gateway.bindings import Binding
-from localplane_gateway.connexion_parts import AbstractOperation, RoutedAPI, RoutedMiddleware
+from localplane_gateway.connexion_parts import AbstractOperation, RoutedAPI
 from localplane_gateway.document import Document
 from localplane_gateway.errors import InvalidRequestError, UnsupportedMediaTypeError
 from localplane_gateway.exchange import Exchange
+from localplane_gateway.layers import OperationLayer
 from localplane_gateway.limits import read_body
 from localplane_gateway.settings import GatewaySettings
 
@@ -94,7 +95,7 @@ class ValidationApi(RoutedAPI):  # type: ignore[misc] # Connexion has no types
         return ValidationOperation(next_app, validator, binding, limit)
 
 
-class ValidationMiddleware(RoutedMiddleware):  # type: ignore[misc] # Connexion has no types
+class ValidationMiddleware(OperationLayer):
     """Takes the place of Connexion's validation, which makes its validators anew every time."""
 
     api_cls = ValidationApi

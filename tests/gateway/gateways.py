@@ -25,13 +25,13 @@ class CurrentChannel:
     def __init__(self) -> None:
         self.channel: grpc.aio.Channel | None = None
 
-    def unary_unary(self, path: str, **serializers: Any) -> Callable[..., Any]:
+    def unary_unary(self, path: str, /, **serializers: Any) -> Callable[..., Any]:
         def call(request: Any, **options: Any) -> Any:
             return self._channel().unary_unary(path, **serializers)(request, **options)
 
         return call
 
-    def unary_stream(self, path: str, **serializers: Any) -> Callable[..., Any]:
+    def unary_stream(self, path: str, /, **serializers: Any) -> Callable[..., Any]:
         def call(request: Any, **options: Any) -> Any:
             return self._channel().unary_stream(path, **serializers)(request, **options)
 
@@ -48,7 +48,7 @@ CURRENT = CurrentChannel()
 @cache
 def app_for(settings: GatewaySettings) -> ASGIApp:
     """The application of some settings, over the channel of the test that runs."""
-    return build_app(CURRENT, settings)  # type: ignore[arg-type]
+    return build_app(CURRENT, settings)
 
 
 def client_of(app: ASGIApp, base_url: str = "http://127.0.0.1:8080") -> httpx.AsyncClient:

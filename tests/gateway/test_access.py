@@ -46,7 +46,7 @@ class Seen:
 
 SEEN = Seen()
 APP = build_app(
-    CURRENT,  # type: ignore[arg-type]
+    CURRENT,
     GatewaySettings(max_body_bytes=SMALL_LIMIT),
     SEEN,
     SEEN,
