@@ -84,10 +84,13 @@ class Codec(Generic[M]):
         try:
             return orjson.dumps(write(message), option=orjson.OPT_SERIALIZE_NUMPY)
         except WRITE_ERRORS as error:
-            # Only the depth of a message has no place.
-            is_deep = isinstance(error, RecursionError | orjson.JSONEncodeError)
-            path = "" if is_deep else self._encoder.culprit(message)
-            words = "it nests too deep" if is_deep else str(error)
+            # How deep a message nests is nobody's fault, and orjson has a limit of its own.
+            path = (
+                ""
+                if isinstance(error, RecursionError)
+                else self._encoder.culprit(message).removeprefix(".")
+            )
+            words = str(error) if path else f"does it nest too deep? {error}"
             raise CodecError(path, f"cannot write {path or 'the message'}: {words}") from error
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Error as MessageError
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -20,6 +21,7 @@ from localplane_gateway.codec.fields import (
     shape_of,
 )
 from localplane_gateway.codec.structs import fill_list, fill_struct, fill_value
+from localplane_gateway.codec.timestamps import fill_timestamp
 
 Convert = Callable[[Any, int], Any]
 """Turns a value into a constructor's argument; the number is the depth of the message around it."""
@@ -39,6 +41,7 @@ REFUSALS = (
     RecursionError,
     TypeError,
     ValueError,
+    MessageError,
 )
 """What the fast way, or a message's constructor, raises for an odd value."""
 
@@ -336,6 +339,15 @@ def _json_string_conversion(message_class: Any) -> Convert:
     return convert
 
 
+def _timestamp_conversion(message_class: Any) -> Convert:
+    def convert(value: Any, _depth: int) -> Any:
+        message = message_class()
+        fill_timestamp(message, value)
+        return message
+
+    return convert
+
+
 def _any_conversion(_message_class: Any) -> Convert:
     # What it holds is named in the JSON, so there is nothing to compile.
     return _refuse
@@ -347,6 +359,6 @@ _SPECIAL: dict[str, Callable[[Any], Convert]] = {
     "google.protobuf.FieldMask": _json_string_conversion,
     "google.protobuf.ListValue": _list_value_conversion,
     "google.protobuf.Struct": _struct_conversion,
-    "google.protobuf.Timestamp": _json_string_conversion,
+    "google.protobuf.Timestamp": _timestamp_conversion,
     "google.protobuf.Value": _value_conversion,
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import binascii
 import keyword
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from operator import methodcaller
 from typing import Any
 
@@ -17,6 +17,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from localplane_gateway.codec.fields import Field, Shape, enum_names, shape_of
 from localplane_gateway.codec.floats import double_object, float_object, vector_object
 from localplane_gateway.codec.structs import list_object, struct_object, value_object
+from localplane_gateway.codec.timestamps import timestamp_object
 
 Write = Callable[[Any], Any]
 """Turns a message into what orjson writes."""
@@ -42,21 +43,33 @@ class Encoder:
     def culprit(self, message: Any) -> str:
         """Find the path of a field that cannot be written; empty when there is none."""
         shape = shape_of(message.DESCRIPTOR)
-        write = self._writes[shape.descriptor]
+        if shape.is_well_known:
+            return ""
         for descriptor, value in message.ListFields():
             field = shape.inputs[descriptor.name]
-            for index, element in enumerate(value if field.is_repeated else [value]):
-                # A message with nothing but this element.
-                alone = type(message)(**{field.name: [element] if field.is_repeated else element})
-                if _can_write(write, alone):
+            name = "" if shape.bare is not None else field.json_name
+            for place, element in _elements(message, field, value):
+                if _can_write(self._writes[element.DESCRIPTOR], element):
                     continue
-                name = "" if shape.bare is not None else field.json_name
-                place = f"{name}[{index}]" if field.is_repeated else name
-                if not field.is_message or field.map_key is not None:
-                    return place
-                inner = "" if shape_of(field.message_type).is_well_known else self.culprit(element)
-                return f"{place}.{inner}" if place and inner[:1] not in ("", "[") else place + inner
+                inner = self.culprit(element) if field.is_message else ""
+                dot = "." if name and inner[:1] not in {"", "[", "."} else ""
+                return f"{name}{place}{dot}{inner}"
         return ""
+
+
+def _elements(message: Any, field: Field, value: Any) -> Iterator[tuple[str, Any]]:
+    """Take the value of a field apart: places and messages, the elements or such as hold one."""
+    if field.map_key is not None:
+        for key in value:
+            element = (
+                value[key] if field.is_message else type(message)(**{field.name: {key: value[key]}})
+            )
+            yield f".{key}", element
+    elif field.is_repeated:
+        for index, item in enumerate(value):
+            yield f"[{index}]", item if field.is_message else type(message)(**{field.name: [item]})
+    else:
+        yield "", value if field.is_message else type(message)(**{field.name: value})
 
 
 def _can_write(write: Write, message: Any) -> bool:
@@ -226,6 +239,6 @@ _SPECIAL: dict[str, Write] = {
     "google.protobuf.FieldMask": _json_string,
     "google.protobuf.ListValue": list_object,
     "google.protobuf.Struct": struct_object,
-    "google.protobuf.Timestamp": _json_string,
+    "google.protobuf.Timestamp": timestamp_object,
     "google.protobuf.Value": value_object,
 }

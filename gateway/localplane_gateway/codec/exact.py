@@ -25,6 +25,9 @@ from localplane_gateway.codec.fields import (
     shape_of,
 )
 
+LONGEST_INTEGER = 64
+"""How many bits orjson's integers have at most."""
+
 LONGEST_QUOTE = 40
 """How many characters of a wrong value, or of a map's key, an error repeats."""
 
@@ -66,7 +69,7 @@ def _fill_fields(message: Any, value: dict[str, Any], path: str, depth: int) -> 
         field = inputs.get(key)
         if field is None:
             continue
-        where = f"{path}.{key}" if path else key
+        where = _join(path, key)
         if field.name in given:
             raise CodecError(where, f"cannot read {where}: it is given under two names")
         given.add(field.name)
@@ -132,7 +135,7 @@ def _fill_map(message: Any, field: Field, value: Any, path: str, depth: int) -> 
     name = field.canonical_name
     if field.is_message and not shape_of(field.message_type).is_well_known:
         for key, item in value.items():
-            where = f"{path}.{key[:LONGEST_QUOTE]}"
+            where = _join(path, key[:LONGEST_QUOTE])
             # Entries of messages that may have a profile; the key alone is json_format's.
             keys = type(message)()
             if not _parses({name: {key: {}}}, keys, depth):
@@ -155,7 +158,7 @@ def _fill_map(message: Any, field: Field, value: Any, path: str, depth: int) -> 
     words = _words(field)
     if field.map_key is not None and field.map_key.type != FieldDescriptor.TYPE_STRING:
         words = f"{_key_words(field)} as the name and {words}"
-    raise _error(f"{path}.{key[:LONGEST_QUOTE]}", words, item, field.invalid_reason)
+    raise _error(_join(path, key[:LONGEST_QUOTE]), words, item, field.invalid_reason)
 
 
 def _canonical(field: Field, value: Any) -> Any:
@@ -167,7 +170,7 @@ def _canonical(field: Field, value: Any) -> Any:
             try:
                 return base64.b64encode(value.encode()).decode()
             except UnicodeEncodeError:
-                return None  # which json_format refuses
+                return value  # which is no base64 either
     return value
 
 
@@ -197,6 +200,10 @@ def _error(path: str, expected: str, value: Any, reason: str) -> CodecError:
     return CodecError(path, message, reason or INVALID_ARGUMENT)
 
 
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
 def _place(path: str) -> str:
     return path or "the JSON"
 
@@ -215,6 +222,8 @@ def _quote(value: Any) -> str:
         case str():
             quoted = value[:LONGEST_QUOTE].encode(errors="replace").decode()
             return f'"{quoted}"' if len(value) <= LONGEST_QUOTE else f'"{quoted}..."'
+        case int() if value.bit_length() > LONGEST_INTEGER:
+            return "a larger number"
         case _:
             return str(value)
 

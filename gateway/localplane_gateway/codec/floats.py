@@ -10,9 +10,6 @@ import numpy.typing as npt
 
 from localplane_gateway.codec.fields import LARGEST_FLOAT
 
-LONGEST_DOT = 4096
-"""Numbers up to which a scalar product is cheap; for more, BLAS would wake its threads."""
-
 
 def double_object(value: float) -> float | str:
     """Turn a double into what orjson writes."""
@@ -30,25 +27,15 @@ def vector_object(values: Any) -> Any:
     if not values:
         return []
     array = np.asarray(values)
-    if _are_finite(array):
+    if np.isfinite(array).all():
         return array
     write = float_object if array.dtype == np.float32 else double_object
     return [write(value) for value in values]
 
 
 def are_floats(doubles: npt.NDArray[np.float64]) -> bool:
-    """Tell whether all numbers are in the range of 32-bit floats."""
-    # One number tells it of most vectors, and costs a fraction of two reductions.
-    if doubles.size <= LONGEST_DOT and doubles.dot(doubles) <= LARGEST_FLOAT**2:
-        return True
+    """Tell whether all numbers, of which there is one at least, are 32-bit floats when rounded."""
     return bool(doubles.max() <= LARGEST_FLOAT and doubles.min() >= -LARGEST_FLOAT)
-
-
-def _are_finite(array: npt.NDArray[Any]) -> bool:
-    # The same trick; a scalar product that overflows tells nothing.
-    if array.size <= LONGEST_DOT and math.isfinite(array.dot(array)):
-        return True
-    return bool(np.isfinite(array).all())
 
 
 def _name_of(value: float) -> str:

@@ -59,7 +59,12 @@ def fill_value(message: Value, value: Any, depth: int) -> None:
 def struct_object(struct: Struct) -> dict[str, Any]:
     """Turn a struct into what orjson writes."""
     fields = struct.fields
-    return {name: value_object(fields[name]) for name in fields}
+    result = {}
+    for name in fields:
+        value = fields[name]
+        # Most values are strings, and this costs less than to ask which member is set.
+        result[name] = value.string_value or value_object(value)
+    return result
 
 
 def value_object(message: Value) -> Any:
@@ -68,11 +73,9 @@ def value_object(message: Value) -> Any:
     Raises:
         ValueError: If it is a number that JSON does not have.
     """
-    # Most values are strings, and this costs less than to ask which member is set.
-    text = message.string_value
-    if text:
-        return text
     kind = message.WhichOneof("kind")
+    if kind == "string_value":
+        return message.string_value
     if kind == "struct_value":
         return struct_object(message.struct_value)
     if kind == "list_value":
@@ -81,7 +84,7 @@ def value_object(message: Value) -> Any:
         return _number(message.number_value)
     if kind == "bool_value":
         return message.bool_value
-    return text if kind == "string_value" else None
+    return None
 
 
 def list_object(values: ListValue) -> list[Any]:
