@@ -15,10 +15,10 @@ import numpy as np
 from bench.rounds import Comparison, arguments, compare, microseconds, report
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from tests.protos.codec_sample import Vectors
 
 from localplane.v1 import backend_pb2, inference_service_pb2, tokenizer_service_pb2
 from localplane_gateway.codec import codec_for
+from protos.codec_sample import Vectors
 
 SMALL_TARGET = 4.0
 VECTORS_TARGET = 40.0

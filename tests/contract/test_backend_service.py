@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
@@ -31,7 +32,7 @@ async def status(transport: Transport, model: str) -> b.BackendStatus:
     return response
 
 
-async def stop(transport: Transport, model: str, **options: float) -> pb.ShutdownBackendResponse:
+async def stop(transport: Transport, model: str, **options: Any) -> pb.ShutdownBackendResponse:
     response: pb.ShutdownBackendResponse = await transport.call(
         "BackendService.ShutdownBackend", pb.ShutdownBackendRequest(model=model, **options)
     )

@@ -178,7 +178,7 @@ class TestChat:
     async def _in_flight(self, transport: Transport, model: str) -> int:
         request = backend_service_pb2.ListBackendsRequest()
         listed = await transport.call("BackendService.ListBackends", request)
-        return next(one.in_flight for one in listed.backends if one.model == model)
+        return next(int(one.in_flight) for one in listed.backends if one.model == model)
 
 
 class TestComplete:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -65,7 +67,7 @@ class TestGrpcOwnServices:
     async def test_health(self, app: App) -> None:
         """The probe of the gRPC project tells of the whole and of each service; unknown names are unknown."""
         async with grpc.aio.insecure_channel(str(app.grpc)) as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
+            stub: Any = health_pb2_grpc.HealthStub(channel)
             for name in ("", *SERVICES):
                 answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
                 assert health_pb2.HealthCheckResponse.SERVING == answer.status
@@ -77,7 +79,8 @@ class TestGrpcOwnServices:
     async def test_health_follows_readiness(self, app: App) -> None:
         """Who watches hears when the service is not ready, and when it is again."""
         async with grpc.aio.insecure_channel(str(app.grpc)) as channel:
-            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            watch = stub.Watch(health_pb2.HealthCheckRequest())
             seen = [(await watch.read()).status]
             app.readiness.block("test", "the test says so")
             seen.append((await watch.read()).status)
@@ -95,7 +98,7 @@ class TestGrpcOwnServices:
     async def test_reflection(self, app: App, version: str) -> None:
         """Tools find every service, under both names of reflection."""
         async with grpc.aio.insecure_channel(str(app.grpc)) as channel:
-            call = channel.stream_stream(
+            call: Any = channel.stream_stream(
                 f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
                 request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
                 response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
@@ -110,7 +113,8 @@ class TestGrpcOwnServices:
     async def test_unknown_method(self, app: App) -> None:
         """What there is not is said to be not there."""
         async with grpc.aio.insecure_channel(str(app.grpc)) as channel:
+            call: Any = channel.unary_unary("/localplane.v1.Nothing/Nothing")
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await channel.unary_unary("/localplane.v1.Nothing/Nothing")(b"")
+                await call(b"")
 
         assert grpc.StatusCode.UNIMPLEMENTED is caught.value.code()

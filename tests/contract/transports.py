@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from localplane.v1 import options_pb2
 from localplane_gateway.codec import codec_for
 from localplane_gateway.document import load_document
 
@@ -155,9 +156,7 @@ class RestTransport:
 
 
 def _rest_name(field: Any) -> str:
-    from localplane.v1 import options_pb2  # noqa: PLC0415
-
-    return field.GetOptions().Extensions[options_pb2.rest_name] or field.name
+    return field.GetOptions().Extensions[options_pb2.rest_name] or str(field.name)
 
 
 def _rest_error(status: int, content: bytes) -> CallError:

@@ -248,7 +248,7 @@ class TestAccess:
         assert [401, 401, 403, 200] == [
             statuses["/system", key] for key in ("", "wrong", "guest", "boss")
         ]
-        assert grpc.StatusCode.UNAUTHENTICATED is caught.value.code()  # type: ignore[attr-defined]  # it is a call
+        assert grpc.StatusCode.UNAUTHENTICATED is caught.value.code()
 
     def test_socket_file(self, tmp_path: Path) -> None:
         """GRPC also listens on a socket that only its user may open, and leaves none behind."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from served import Served, alive, served, wait_until
 
 pytestmark = pytest.mark.faults

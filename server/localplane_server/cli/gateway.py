@@ -8,11 +8,17 @@ import os
 import signal
 
 import click
+import grpc
+import uvloop
 
+from localplane_gateway.app import build_app
+from localplane_gateway.server import serving
+from localplane_gateway.settings import GatewaySettings
+from localplane_gateway.upstream import UpstreamAuthenticator, open_channel
 from localplane_server import config
 from localplane_server.errors import SettingsError, StartupError
-from localplane_server.listening import bound_socket
 from localplane_server.events import Events, RequestFinished
+from localplane_server.listening import bound_socket
 from localplane_server.logs import log_events, set_up_logging
 
 log = logging.getLogger(__name__)
@@ -30,30 +36,18 @@ log = logging.getLogger(__name__)
 @click.option("--max-body-size", default="32M", show_default=True, metavar="SIZE")
 @click.option("--shutdown-grace", default="30s", show_default=True, metavar="DURATION")
 @click.option("--log-format", default="text", show_default=True, metavar="text|json")
-def gateway(
-    upstream: str,
-    http_listen: str,
-    public_url: str | None,
-    allow_host: str,
-    max_body_size: str,
-    shutdown_grace: str,
-    log_format: str,
-) -> None:
+def gateway(upstream: str, http_listen: str, log_format: str, **given: str | None) -> None:
     """Serve REST in front of a Localplane server, until a signal ends it.
 
     Keys are the server's: what callers present is passed on to it. An address beyond loopback is listened on only when
     the server asks for a key.
     """
-    import uvloop  # noqa: PLC0415 - `localplane --help` need not wait for it
-
-    from localplane_gateway.settings import GatewaySettings  # noqa: PLC0415 - imports gRPC
-
     try:
         set_up_logging(config.parse_log_format(log_format), debug=False)
         settings = GatewaySettings(
-            allowed_hosts=frozenset(config.parse_words(allow_host)),
-            public_url=public_url,
-            max_body_bytes=config.parse_size(max_body_size),
+            allowed_hosts=frozenset(config.parse_words(given["allow_host"] or "")),
+            public_url=given["public_url"],
+            max_body_bytes=config.parse_size(given["max_body_size"] or ""),
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(
@@ -61,44 +55,26 @@ def gateway(
                     upstream,
                     config.parse_endpoint(http_listen),
                     settings,
-                    config.parse_duration(shutdown_grace),
+                    config.parse_duration(given["shutdown_grace"] or ""),
                 )
             )
     except StartupError as error:
         raise click.ClickException(str(error)) from error
 
 
-async def _serve(upstream: str, listen: config.Endpoint, settings: object, grace: float) -> None:
-    import grpc  # noqa: PLC0415 - see above
-
-    from localplane_gateway.app import build_app  # noqa: PLC0415
-    from localplane_gateway.server import serving  # noqa: PLC0415
-    from localplane_gateway.settings import GatewaySettings  # noqa: PLC0415
-    from localplane_gateway.upstream import UpstreamAuthenticator, open_channel  # noqa: PLC0415
-
-    if not isinstance(settings, GatewaySettings):
-        raise TypeError(type(settings))
+async def _serve(
+    upstream: str, listen: config.Endpoint, settings: GatewaySettings, grace_seconds: float
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    bus = Events()
+    log_events(bus)
     async with open_channel(upstream) as channel:
         authenticator = UpstreamAuthenticator(channel)
         if not listen.is_loopback:
-            try:
-                is_open = await authenticator.is_open()
-            except grpc.aio.AioRpcError as error:
-                message = (
-                    f"cannot ask the server at {upstream} whether it needs a key: {error.details()}"
-                )
-                raise StartupError(message) from error
-            if is_open:
-                message = (
-                    f"cannot listen on {listen}: the server at {upstream} asks nobody for a key"
-                )
-                raise SettingsError(message)
-        bus = Events()
-        log_events(bus)
+            await _check_asks_for_key(authenticator, upstream, listen)
         app = build_app(
             channel,
             settings,
@@ -106,8 +82,21 @@ async def _serve(upstream: str, listen: config.Endpoint, settings: object, grace
             observer=lambda **told: bus.emit(RequestFinished(**told)),
         )
         with bound_socket(listen) as bound:
-            async with serving(app, [bound], grace_seconds=grace):
+            async with serving(app, [bound], grace_seconds=grace_seconds):
                 address = listen._replace(port=bound.getsockname()[1])
                 print(f"ready http={address} pid={os.getpid()}", flush=True)  # noqa: T201 - the promise
                 await stop.wait()
                 log.info("stopping")
+
+
+async def _check_asks_for_key(
+    authenticator: UpstreamAuthenticator, upstream: str, listen: config.Endpoint
+) -> None:
+    try:
+        is_open = await authenticator.is_open()
+    except grpc.aio.AioRpcError as error:
+        message = f"cannot ask the server at {upstream} whether it needs a key: {error.details()}"
+        raise StartupError(message) from error
+    if is_open:
+        message = f"cannot listen on {listen}: the server at {upstream} asks nobody for a key"
+        raise SettingsError(message)

@@ -25,6 +25,7 @@ LEAVES = [
 def details(error: errors.LocalplaneError) -> dict[str, object]:
     status = status_of(error)
     binary = dict(status.trailing_metadata)["grpc-status-details-bin"]
+    assert isinstance(binary, bytes)
     found: dict[str, object] = {}
     for packed in status_pb2.Status.FromString(binary).details:
         name = packed.TypeName().rpartition(".")[2]

@@ -157,7 +157,7 @@ class TestLoad:
         """Everybody who waited hears it; whoever comes later gets a new start, counted as a restart."""
         stage.start.error = LoadFailedError("no", model="m")
         outcomes = await asyncio.gather(stage.load(), stage.load(), return_exceptions=True)
-        assert [stage.start.error] * 2 == outcomes
+        assert [stage.start.error] * 2 == list(outcomes)
         assert (BackendState.FAILED, "no") == (
             stage.actor.state,
             stage.actor.snapshot().last_error,
@@ -319,4 +319,4 @@ class TestStop:
         await stage.load()
         await stage.stop()
 
-        assert [events.BackendReady, events.BackendStopped] == [type(e) for e in stage.heard]
+        assert ["BackendReady", "BackendStopped"] == [type(e).__name__ for e in stage.heard]

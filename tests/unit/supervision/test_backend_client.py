@@ -55,7 +55,7 @@ async def pieces_of(client: BackendClient, prediction: Prediction) -> list[Piece
 async def wait_for_state(client: BackendClient, state: str) -> None:
     async with asyncio.timeout(20):
         # The backend has no way to tell of a change by itself.
-        while (await client.status(5)).reported_state != state:  # noqa: ASYNC110
+        while (await client.status(5)).reported_state != state:
             await asyncio.sleep(0.005)
 
 

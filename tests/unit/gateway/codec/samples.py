@@ -9,8 +9,9 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
-from tests.protos.codec_sample import Plain
-from tests.unit.gateway.codec.oracle import is_map
+
+from protos.codec_sample import Plain
+from unit.gateway.codec.oracle import is_map
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 

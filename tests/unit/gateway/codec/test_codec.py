@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.protos.codec_sample import Plain, Vectors, WronglyUnwrapped
 
 from localplane.v1 import inference_service_pb2
 from localplane_gateway.codec import Codec, CodecError, codec_for
+from protos.codec_sample import Plain, Vectors, WronglyUnwrapped
 
 CODEC: Codec[Any] = Codec(Plain)
 VECTORS: Codec[Any] = Codec(Vectors)

@@ -10,11 +10,11 @@ import pytest
 from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.protos.codec_sample import Optioned, Plain
-from tests.unit.gateway.codec import oracle, samples
 
 from localplane.v1 import backend_pb2, inference_service_pb2
 from localplane_gateway.codec import Codec, CodecError, codec_for
+from protos.codec_sample import Optioned, Plain
+from unit.gateway.codec import oracle, samples
 
 CODEC: Codec[Any] = Codec(Plain)
 

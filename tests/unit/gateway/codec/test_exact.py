@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.protos.codec_sample import FloatRow, Names, Optioned, Plain
 
 from localplane.v1 import tokenizer_service_pb2
 from localplane_gateway.codec import Codec, CodecError, codec_for
+from protos.codec_sample import FloatRow, Names, Optioned, Plain
 
 PLAIN: Codec[Any] = Codec(Plain)
 OPTIONED: Codec[Any] = Codec(Optioned)

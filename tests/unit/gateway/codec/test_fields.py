@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.protos.codec_sample import Optioned, Plain
-from tests.unit.gateway.codec.oracle import ENUM_NAMES
 
 from localplane.v1 import backend_pb2
 from localplane_gateway.codec.fields import enum_names, enum_numbers, shape_of
+from protos.codec_sample import Optioned, Plain
+from unit.gateway.codec.oracle import ENUM_NAMES
 
 
 class TestEnums:

@@ -10,11 +10,11 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.protos.codec_sample import Optioned, Plain, Vectors
 
 from localplane.v1 import inference_service_pb2, tokenizer_service_pb2
 from localplane_gateway.codec import Codec, CodecError, vectors
 from localplane_gateway.codec.vectors import VectorReader
+from protos.codec_sample import Optioned, Plain, Vectors
 
 CODEC: Codec[Any] = Codec(Vectors)
 READER: Any = CODEC._vectors
