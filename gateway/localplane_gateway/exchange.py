@@ -86,20 +86,15 @@ class Exchange:
 
     @property
     def credentials(self) -> str | None:
-        """The API key, in whichever of the usual ways it was given."""
+        """The API key, in whichever of the usual ways it was given.
+
+        What gRPC could not carry is no key.
+        """
         if _CREDENTIALS.isdisjoint(self.headers):
             return None
-        authorization = self.headers.get(b"authorization", b"").decode("latin-1").strip()
-        scheme, _, token = authorization.partition(" ")
-        if scheme.lower() == "bearer":
-            if token.strip():
-                return token.strip()
-        elif scheme and not token:
-            return scheme
-        for name in (b"x-api-key", b"xi-api-key"):
-            if key := self.headers.get(name, b"").decode("latin-1").strip():
-                return key
-        return self._cookie("token")
+        key = self._authorization() or self._header("x-api-key") or self._header("xi-api-key")
+        key = key or self._cookie("token")
+        return key if key.isascii() and key.isprintable() and key else None
 
     def add_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Add headers to the answer that is still to come."""
@@ -177,9 +172,20 @@ class Exchange:
         """Send the last piece of the body."""
         await self._send({"type": "http.response.body", "body": b"" if self.is_head else chunk})
 
-    def _cookie(self, name: str) -> str | None:
-        for part in self.headers.get(b"cookie", b"").decode("latin-1").split(";"):
+    def _header(self, name: str) -> str:
+        return self.headers.get(name.encode(), b"").decode("latin-1").strip()
+
+    def _authorization(self) -> str:
+        value = self._header("authorization")
+        scheme, _, token = value.partition(" ")
+        if scheme.lower() == "bearer":
+            return token.strip()
+        # LocalAI's clients may send the key alone. Another scheme is no key.
+        return "" if token else value
+
+    def _cookie(self, name: str) -> str:
+        for part in self._header("cookie").split(";"):
             key, _, value = part.strip().partition("=")
             if key == name:
-                return value.strip('"') or None
-        return None
+                return value.strip('"')
+        return ""

@@ -219,8 +219,7 @@ def _metadata(exchange: Exchange, public_url: str | None) -> Metadata:
     for header, key in _FORWARDED:
         if header in headers and _fits_grpc(text := headers[header].decode("latin-1")):
             metadata.append((key, text))
-    credentials = exchange.credentials
-    if credentials and _fits_grpc(credentials):
+    if credentials := exchange.credentials:
         metadata.append(("authorization", f"Bearer {credentials}"))
     return tuple(metadata)
 

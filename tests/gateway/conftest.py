@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import grpc
 import httpx
@@ -11,24 +11,44 @@ import pytest
 
 from gateway.fake_services import Services
 from gateway.gateways import CURRENT, SMALL_LIMIT, app_for, client_of, live_server
+from localplane_gateway.channel import Channel
 from localplane_gateway.settings import GatewaySettings
+from localplane_server.events import Events
+from localplane_server.rpc.access import Keys
+from localplane_server.rpc.inprocess import InProcessChannel
+from localplane_server.rpc.interceptors import CallInterceptor
 
 Client = httpx.AsyncClient
 
 
-@pytest.fixture
-async def services() -> AsyncGenerator[Services]:
-    """Services behind a real gRPC server, reached through a real channel."""
-    server = grpc.aio.server()
+@pytest.fixture(params=["grpc", "in-process"])
+async def services(request: pytest.FixtureRequest) -> AsyncGenerator[Services]:
+    """Services behind a real gRPC server, or in this process as the service itself has them."""
     fakes = Services()
-    fakes.add_to(server)
+    async with over_grpc(fakes) if request.param == "grpc" else in_process(fakes) as channel:
+        CURRENT.channel = channel
+        yield fakes
+    CURRENT.channel = None
+
+
+@asynccontextmanager
+async def over_grpc(services: Services) -> AsyncGenerator[Channel]:
+    """Reach the services through a real channel."""
+    server = grpc.aio.server()
+    services.add_to(server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    CURRENT.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
-    yield fakes
-    await CURRENT.channel.close()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
     await server.stop(None)
-    CURRENT.channel = None
+
+
+@asynccontextmanager
+async def in_process(services: Services) -> AsyncGenerator[Channel]:
+    """Reach the services through the channel that has no wire."""
+    channel = InProcessChannel(CallInterceptor(Keys({}), Events()))
+    services.add_to(channel)
+    yield channel
 
 
 @pytest.fixture

@@ -65,8 +65,8 @@ class Services:
         self.stopped = asyncio.Event()
         """Set once a stream has ended, in whichever way."""
 
-    def add_to(self, server: grpc.aio.Server) -> None:
-        """Register the services."""
+    def add_to(self, server: Any) -> None:
+        """Register the services with a server, or with what takes them as one does."""
         backend_service_pb2_grpc.add_BackendServiceServicer_to_server(Backends(self), server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(Models(self), server)
         inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(Inference(self), server)

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
-import grpc
 import httpx
 from starlette.types import ASGIApp
 
 from localplane_gateway.app import build_app
+from localplane_gateway.channel import Channel
 from localplane_gateway.server import serving
 from localplane_gateway.settings import GatewaySettings
 
@@ -23,7 +23,7 @@ class CurrentChannel:
     """The channel of the test that runs. Building an application for each takes too long."""
 
     def __init__(self) -> None:
-        self.channel: grpc.aio.Channel | None = None
+        self.channel: Channel | None = None
 
     def unary_unary(self, path: str, /, **serializers: Any) -> Callable[..., Any]:
         def call(request: Any, **options: Any) -> Any:
@@ -37,7 +37,7 @@ class CurrentChannel:
 
         return call
 
-    def _channel(self) -> grpc.aio.Channel:
+    def _channel(self) -> Channel:
         assert self.channel is not None
         return self.channel
 

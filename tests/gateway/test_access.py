@@ -97,7 +97,14 @@ class TestCredentials:
         )
 
     @pytest.mark.parametrize(
-        "headers", [{}, {"authorization": "Basic YTpi"}, {"authorization": "Bearer"}]
+        "headers",
+        [
+            {},
+            {"authorization": "Basic YTpi"},
+            {"authorization": "Bearer"},
+            {b"x-api-key": b"caf\xc3\xa9"},
+            {"cookie": "token="},
+        ],
     )
     async def test_none(
         self, locked: httpx.AsyncClient, seen: Seen, headers: dict[str, str]
