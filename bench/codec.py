@@ -199,7 +199,7 @@ def main() -> None:
         message = json_format.ParseDict(value, message_class())
         results += compare_message(name, message, rounds=options.rounds, target=target)
     # json_format needs seconds for one batch.
-    results += compare_vectors(rounds=max(3, options.rounds // 5))
+    results += compare_vectors(rounds=max(5, options.rounds // 5))
     report(results, as_json=options.json)
 
 

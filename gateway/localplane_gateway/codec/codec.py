@@ -61,7 +61,11 @@ class Codec(Generic[M]):
         else:
             return cast("M", made)
         message = self._class()
-        fill(message, value)
+        try:
+            fill(message, value)
+        except RecursionError as error:
+            # The caller was deep already: the limit of the exact way leaves room for some hundred.
+            raise CodecError("", "cannot read the JSON: it nests too deep") from error
         return message
 
     def encode(self, message: M) -> bytes:

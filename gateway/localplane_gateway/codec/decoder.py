@@ -171,10 +171,12 @@ def _refuse(_value: Any, _depth: int) -> NoReturn:
 
 
 def _integer(value: Any, _depth: int) -> int:
-    # As proto3 JSON writes 64 bits. What else stands for an integer is rare.
-    if type(value) is not str or not (value.isascii() and value.removeprefix("-").isdigit()):
-        raise OddError
-    return int(value)
+    # 1.0 is an integer to JSON schemas, and proto3 JSON writes 64 bits as strings.
+    if type(value) is float and value.is_integer():
+        return int(value)
+    if type(value) is str and value.isascii() and value.removeprefix("-").isdigit():
+        return int(value)
+    raise OddError
 
 
 def _double(value: Any, _depth: int) -> Any:

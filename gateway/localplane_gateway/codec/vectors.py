@@ -74,7 +74,10 @@ class VectorReader:
             return None
         # One that is in use, or whose arrays still live, cannot be used again: so it is taken away,
         # and put back when all went well.
-        parser = _kept_parsers.pop() if _kept_parsers else simdjson.Parser()
+        try:
+            parser = _kept_parsers.pop()
+        except IndexError:
+            parser = simdjson.Parser()
         others: list[Any] = []
         try:
             wire, arrays = self.wire(parser.parse(body), 0, others)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from typing import Any
 
 import pytest
@@ -93,6 +95,17 @@ class TestHostile:
             return
         with pytest.raises(CodecError, match="cannot read"):
             CODEC.decode(body)
+
+    def test_a_caller_that_is_deep_already(self) -> None:
+        """When Python's own stack runs out, that is an error of the document."""
+        body = b'{"f_plain":' * 90 + b'{"f_int32": "5e0"}' + b"}" * 90
+
+        def decode(depth: int) -> object:
+            return decode(depth - 1) if depth else CODEC.decode(body)
+
+        room = sys.getrecursionlimit() - len(inspect.stack())
+        with pytest.raises(CodecError, match=r"it nests too deep|expected an integer"):
+            decode(room - 150)
 
     def test_many_unknown_names(self) -> None:
         """Objects with very many names are read in a time that grows with their number only."""

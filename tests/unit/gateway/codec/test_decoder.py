@@ -35,7 +35,7 @@ def read_by_json_format(document: Any) -> bytes | None:
 
 
 class TestLikeJsonFormat:
-    @settings(max_examples=1500, deadline=None)
+    @settings(max_examples=400, deadline=None)
     @given(samples.documents())
     def test_documents(self, document: dict[str, Any]) -> None:
         """A document near to a message is accepted and refused as by json_format, to the byte."""
@@ -44,13 +44,13 @@ class TestLikeJsonFormat:
         assert read_by_json_format(document) == read(document)
         assert before == document
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(st.one_of(samples.JSON, samples.ODDITIES))
     def test_anything(self, document: Any) -> None:
         """Any other JSON is refused, unless it is an object."""
         assert read_by_json_format(document) == read(document)
 
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=150, deadline=None)
     @given(samples.messages())
     def test_its_own_json(self, message: Any) -> None:
         """What json_format writes of a message is read as json_format reads it."""
@@ -126,6 +126,7 @@ class TestFastWay:
         }
         everything = {
             "f_int64": "-5",
+            "f_int32": 5.0,
             "f_bytes": "YQ==",
             "m_int32_string": {"-1": "a"},
             "m_bool_bytes": {"true": "YQ"},
@@ -142,7 +143,7 @@ class TestFastWay:
 
             assert expected == codec_for(message_class).decode_object(document)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(samples.messages())
     def test_what_the_codec_writes(self, message: Any) -> None:
         """What the codec writes of a message, it reads as json_format does, and writes again."""
@@ -273,6 +274,13 @@ class TestOptions:
         assert Optioned(state=2, states=[1]) == self.codec.decode(
             b'{"state":"dark_blue","states":["red"]}'
         )
+
+    def test_names_that_python_keeps_for_itself(self) -> None:
+        """A field may be called as a word of Python."""
+        message = self.codec.decode(b'{"from": "here"}')
+
+        assert "here" == getattr(message, "from")
+        assert b'"from":"here"' in self.codec.encode(message)
 
     def test_null(self) -> None:
         """Null is an unset field, whatever the option."""

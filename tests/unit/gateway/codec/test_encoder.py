@@ -25,7 +25,7 @@ def written(codec: Codec[Any], message: Any) -> Any:
 
 
 class TestLikeJsonFormat:
-    @settings(max_examples=1000, deadline=None)
+    @settings(max_examples=250, deadline=None)
     @given(samples.messages())
     def test_messages(self, message: Any) -> None:
         """A message is written as json_format writes it, with the profile put on."""
@@ -62,7 +62,7 @@ class TestProfile:
         for text in (b'"a":5', b'"b":9007199254740991', b'"c":9007199254740992.0', b'"e":-3'):
             assert text in body
 
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=150, deadline=None)
     @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
     def test_floats(self, number: float) -> None:
         """A 32-bit float is written with as few digits as bring it back, alone or in a list."""
@@ -121,6 +121,7 @@ class TestOptions:
             "row_map": {},
             "shared": None,
             "plain_state": "unspecified",
+            "from": "",
         } == written(OPTIONED, Optioned())
 
     def test_full(self) -> None:
@@ -172,6 +173,7 @@ class TestOptions:
             "vector": [0.1],
             "shared": 5,
             "plain_state": "negative",
+            "from": "",
         } == written(OPTIONED, message)
 
     def test_shared_rest_name(self) -> None:

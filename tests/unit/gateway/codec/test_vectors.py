@@ -82,7 +82,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 class TestLikeLists:
-    @settings(max_examples=2000, deadline=None)
+    @settings(max_examples=150, deadline=None)
     @given(documents())
     def test_documents(self, document: dict[str, Any]) -> None:
         """What is read is what the way of lists reads; what that refuses is never read."""
@@ -92,7 +92,7 @@ class TestLikeLists:
 
         assert message is None or same(expected, message)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(st.lists(st.lists(st.floats(-1e38, 1e38), max_size=5), max_size=5))
     def test_good_rows(self, rows: list[list[float]]) -> None:
         """Rows of numbers are taken, be they even or ragged."""
