@@ -1,7 +1,7 @@
 """Times the gateway's codec against `google.protobuf.json_format`.
 
-`python -m bench.codec [--json] [--rounds N]`. `json_format` is asked for what comes nearest to the
-codec's JSON: the fields' own names, zero values written, no line breaks.
+Usage: ``python bench/codec.py [--json] [--rounds N]``. `json_format` is asked for what comes nearest
+to the codec's JSON: the fields' own names, zero values written, no line breaks.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from bench.rounds import Comparison, arguments, compare, microseconds, report
-from google.protobuf import json_format
+from google.protobuf import descriptor_pool, json_format, message_factory
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.message import Message
+from rounds import Comparison, arguments, compare, microseconds, report
 
-from localplane.v1 import backend_pb2, inference_service_pb2, tokenizer_service_pb2
+from localplane.v1 import (
+    backend_pb2,
+    inference_service_pb2,
+    options_pb2,
+    tokenizer_service_pb2,
+)
 from localplane_gateway.codec import codec_for
-from protos.codec_sample import Vectors
 
 SMALL_TARGET = 4.0
 VECTORS_TARGET = 40.0
@@ -132,6 +137,29 @@ def compare_message(
     )
 
 
+def vectors_class() -> Any:
+    """Make a message class whose JSON has a list of vectors."""
+    repeated = FieldDescriptorProto.LABEL_REPEATED
+    file = FileDescriptorProto(
+        name="bench/vectors.proto", package="localplane.bench", syntax="proto3"
+    )
+    row = file.message_type.add(name="Row")
+    numbers = row.field.add(
+        name="numbers", number=1, label=repeated, type=FieldDescriptorProto.TYPE_FLOAT
+    )
+    numbers.options.Extensions[options_pb2.unwrap] = True
+    file.message_type.add(name="Batch").field.add(
+        name="rows",
+        number=1,
+        label=repeated,
+        type=FieldDescriptorProto.TYPE_MESSAGE,
+        type_name=".localplane.bench.Row",
+    )
+    pool = descriptor_pool.Default()
+    pool.AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("localplane.bench.Batch"))
+
+
 def compare_vectors(*, rounds: int) -> Iterator[Comparison]:
     """Compare a batch of 1000 vectors of 768 numbers, as lists of lists and inside objects.
 
@@ -139,7 +167,8 @@ def compare_vectors(*, rounds: int) -> Iterator[Comparison]:
     """
     numbers = np.random.default_rng(0).standard_normal((1000, 768))
     floats = numbers.astype(np.float32).astype(float).tolist()
-    rows = Vectors(extra={"null_value": 0}, float_rows=[{"numbers": row} for row in floats])
+    batch_class = vectors_class()
+    rows = batch_class(rows=[{"numbers": row} for row in floats])
     answer = inference_service_pb2.EmbedResponse(
         data=[
             inference_service_pb2.Embedding(index=index, embedding=row)
@@ -150,14 +179,14 @@ def compare_vectors(*, rounds: int) -> Iterator[Comparison]:
     yield from _compare_batch("1000 x 768 EmbedResponse", answer, rounds, None)
     # As clients send them that compute with doubles.
     doubles = numbers.tolist()
-    ours = json.dumps({"float_rows": doubles}).encode()
-    theirs = json.dumps({"float_rows": [{"numbers": row} for row in doubles]})
-    codec = codec_for(Vectors)
-    assert codec.decode(ours) == json_format.Parse(theirs, Vectors())
+    ours = json.dumps({"rows": doubles}).encode()
+    theirs = json.dumps({"rows": [{"numbers": row} for row in doubles]})
+    codec = codec_for(batch_class)
+    assert codec.decode(ours) == json_format.Parse(theirs, batch_class())
     yield compare(
         "1000 x 768 lists of lists, 17 digits, decode",
         microseconds(lambda: codec.decode(ours)),
-        microseconds(lambda: json_format.Parse(theirs, Vectors())),
+        microseconds(lambda: json_format.Parse(theirs, batch_class())),
         unit="us",
         rounds=rounds,
     )
