@@ -9,10 +9,13 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import grpc
+
 from localplane_gateway.app import build_app
 from localplane_gateway.server import serving
 from localplane_gateway.settings import GatewaySettings
 from localplane_server.config import Endpoint, Settings
+from localplane_server.errors import StartupError
 from localplane_server.events import Events, RequestFinished
 from localplane_server.inference.embedding import Embedder
 from localplane_server.inference.generation import TextGenerator
@@ -52,6 +55,13 @@ from localplane_server.supervision.sampling import Sampler
 
 log = logging.getLogger(__name__)
 
+MOST_END_SECONDS = 6.0
+"""How much of the grace period is kept for the backends to end, at most."""
+WATCHER_SECONDS = 0.2
+"""How long those who watch the health get to hear that the service stops."""
+CUT_SECONDS = 2.0
+"""How long backends may take to end when somebody is in a hurry."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
@@ -70,7 +80,7 @@ class App:
 
     async def cut_calls(self) -> None:
         """End every backend at once, and with it the calls in flight, so that a stop need not wait."""
-        await self.scheduler.close(grace_seconds=0.0)
+        await self.scheduler.close(grace_seconds=0.0, end_seconds=CUT_SECONDS)
 
 
 @asynccontextmanager
@@ -93,6 +103,9 @@ async def running(
         StartupError: If it cannot start. Nothing of it is left then.
     """
     programs = programs or shipped_programs()
+    # All of a stop must fit the grace period: first the calls in flight, then the backends.
+    end_seconds = min(MOST_END_SECONDS, settings.shutdown_grace / 2)
+    drain_seconds = settings.shutdown_grace - end_seconds
     keys = read_keys(settings.api_key, settings.api_key_file)
     async with AsyncExitStack() as stack:
         # The lock first: what follows belongs to one service at a time.
@@ -112,7 +125,11 @@ async def running(
         stack.push_async_callback(detached.close)
 
         models_dir = settings.models_dir
-        models_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            models_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"cannot use models folder {models_dir}: {error.strerror}"
+            raise StartupError(message) from error
         defaults = Defaults(
             threads=settings.threads,
             context_size=settings.context_size,
@@ -138,7 +155,7 @@ async def running(
         )
         monitor = Monitor(scheduler, sampler)
         # Once the servers have stopped, no call is left that a backend should wait for.
-        stack.push_async_callback(scheduler.close, grace_seconds=0.0)
+        stack.push_async_callback(scheduler.close, grace_seconds=0.0, end_seconds=end_seconds)
 
         servicers = Servicers(
             backend=BackendServicer(
@@ -179,10 +196,13 @@ async def running(
             KeyAuthenticator(keys),
             observer=lambda **told: bus.emit(RequestFinished(**told)),
         )
-        grace = settings.shutdown_grace
-        await stack.enter_async_context(serving(gateway, [http_socket], grace_seconds=grace))
+        await stack.enter_async_context(
+            serving(gateway, [http_socket], grace_seconds=drain_seconds)
+        )
         # Both servers stop at the same time: this begins the one, leaving the context above ends the other.
-        stack.callback(lambda: stops.append(detached(server.stop(grace))))
+        stack.callback(
+            lambda: stops.append(detached(_stop(server, interceptor, health, drain_seconds)))
+        )
         stack.callback(readiness.block, "stop", "the service is stopping")
 
         loops = await stack.enter_async_context(asyncio.TaskGroup())
@@ -208,6 +228,19 @@ def _tell(readiness: Readiness, *, is_ready: bool) -> None:
 
 def _report(health: HealthReporter, detached: DetachedTasks, *, is_ready: bool) -> None:
     detached(health.set_ready(is_ready=is_ready))
+
+
+async def _stop(
+    server: grpc.aio.Server,
+    interceptor: CallInterceptor,
+    health: HealthReporter,
+    grace_seconds: float,
+) -> None:
+    """Stop a gRPC server: who watches its health hears of it and is let go, calls may end."""
+    await health.set_ready(is_ready=False)
+    await asyncio.gather(
+        interceptor.end_open_calls(min(WATCHER_SECONDS, grace_seconds)), server.stop(grace_seconds)
+    )
 
 
 async def _all(tasks: list[asyncio.Task[None]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -28,7 +29,10 @@ class Endpoint(NamedTuple):
     @property
     def is_loopback(self) -> bool:
         """Whether only programs on this machine reach it."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
 
 def parse_endpoint(text: str) -> Endpoint:

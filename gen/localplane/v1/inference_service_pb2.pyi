@@ -45,7 +45,7 @@ class CompleteRequest(_message.Message):
     model: _builtins.str
     """Name, alias or file name of the model. Default: the first configured model that completes."""
     max_tokens: _builtins.int
-    """Most tokens to generate. Default: the model's configuration, else until the model ends or its context is full."""
+    """Most tokens to generate, at least 1. Default: the model's configuration, else until the model ends or its context is full."""
     temperature: _builtins.float
     """Temperature of sampling, 0 to 2; 0 is greedy. Default: the model's configuration, else the backend's."""
     top_p: _builtins.float
@@ -253,7 +253,7 @@ class ChatRequest(_message.Message):
     model: _builtins.str
     """Name, alias or file name of the model. Default: the first configured model that completes."""
     max_tokens: _builtins.int
-    """Most tokens to generate. Default: the model's configuration, else until the model ends or its context is full."""
+    """Most tokens to generate, at least 1. Default: the model's configuration, else until the model ends or its context is full."""
     max_completion_tokens: _builtins.int
     """OpenAI's newer name of `max_tokens`; it wins where both are given."""
     temperature: _builtins.float

@@ -49,7 +49,7 @@ class Model(_message.Message):
     config_file: _builtins.str
     """Configuration file, relative to the models folder. Null for a model file without one."""
     context_size: _builtins.int
-    """Context size in tokens. Null when the model's own is used."""
+    """Context size in tokens. Null when the backend decides."""
     threads: _builtins.int
     """Threads to compute with. Null when the backend decides."""
     f16: _builtins.bool

@@ -60,8 +60,9 @@ def read(request: backend_pb2.PredictOptions) -> tuple[Kind, dict[str, Any]]:
         body["max_tokens"] = request.Tokens
     if request.Seed > 0:
         body["seed"] = request.Seed
-    if request.StopPrompts:
-        body["stop"] = list(request.StopPrompts)
+    # An empty text would stop at once.
+    if stop := [text for text in request.StopPrompts if text]:
+        body["stop"] = stop
     if request.LogitBias:
         body["logit_bias"] = _parsed("LogitBias", request.LogitBias, dict)
     if request.Grammar:

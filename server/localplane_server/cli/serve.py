@@ -53,6 +53,8 @@ def serve(file: Path | None, **flags: str | bool | None) -> None:
     try:
         settings = config.load_settings(flags, os.environ, file)
         set_up_logging(settings.log_format, debug=settings.debug)
+        # Asked to end while it still starts, it ends well: nothing has begun yet.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         # First of all: a process that has objects of gRPC cannot start others safely.
         keeper = start_keeper()
     except (StartupError, OSError) as error:
@@ -79,8 +81,9 @@ async def _serve(settings: config.Settings, keeper: KeeperHandle) -> None:
         print(f"ready grpc={app.grpc} http={app.http} pid={os.getpid()}", flush=True)  # noqa: T201 - the promise
         await stop.wait()
         log.info("stopping; a second signal cuts the calls in flight")
+        cuts: list[asyncio.Task[None]] = []
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, lambda: loop.create_task(app.cut_calls()))
+            loop.add_signal_handler(number, lambda: cuts.append(loop.create_task(app.cut_calls())))
 
 
 def _greet(grpc: str, http: str) -> None:

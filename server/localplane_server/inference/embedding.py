@@ -10,6 +10,7 @@ from localplane_server.errors import InvalidArgumentError
 from localplane_server.inference.selection import EMBEDDINGS, choose_model
 from localplane_server.models.catalog import ModelCatalog
 from localplane_server.scheduling.scheduler import Scheduler
+from localplane_server.supervision.backend_client import BackendClient
 from localplane_server.supervision.calls import Vector
 
 MOST_TEXTS = 2048
@@ -58,16 +59,8 @@ class Embedder:
         try:
             async with self._scheduler.use(model) as backend:
                 for start in range(0, len(texts), AT_ONCE):
-                    async with asyncio.TaskGroup() as group:
-                        tasks = [
-                            group.create_task(backend.embed(text))
-                            for text in texts[start : start + AT_ONCE]
-                        ]
-                    vectors.extend(task.result() for task in tasks)
+                    vectors += await _embed_together(backend, texts[start : start + AT_ONCE])
             outcome = "ok"
-        except ExceptionGroup as failed:
-            # The first failure cancelled the others: it is the one to tell.
-            raise failed.exceptions[0] from failed
         except asyncio.CancelledError:
             outcome = "aborted"
             raise
@@ -83,3 +76,13 @@ class Embedder:
                 )
             )
         return Embedded(model.name, vectors, tokens)
+
+
+async def _embed_together(backend: BackendClient, texts: tuple[str, ...]) -> list[Vector]:
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(backend.embed(text)) for text in texts]
+    except ExceptionGroup as failed:
+        # The first failure cancelled the others: it is the one to tell.
+        raise failed.exceptions[0] from failed
+    return [task.result() for task in tasks]

@@ -156,8 +156,9 @@ def _predictions(model: ModelConfig, request: GenerationRequest) -> Iterator[Pre
     sampling = _merged(request.sampling, model.sampling)
     for prompt in request.prompts or ("",):
         for number in range(request.answers):
-            # One seed for all would give the same answer each time.
-            seed = sampling.seed + number if sampling.seed is not None else None
+            # One seed for all would give the same answer each time. Less than zero is LocalAI's way to say: any.
+            seed = sampling.seed
+            seed = (seed + number) % 2**31 if seed is not None and seed >= 0 else None
             yield Prediction(
                 prompt=prompt,
                 messages=request.messages,
@@ -170,7 +171,8 @@ def _predictions(model: ModelConfig, request: GenerationRequest) -> Iterator[Pre
                 repeat_penalty=sampling.repeat_penalty,
                 frequency_penalty=sampling.frequency_penalty or 0.0,
                 presence_penalty=sampling.presence_penalty or 0.0,
-                stop=(*request.stop, *model.stop),
+                # Clients send an empty text where they mean none; it would stop at once.
+                stop=tuple(text for text in (*request.stop, *model.stop) if text),
                 tools=request.tools,
                 tool_choice=request.tool_choice,
                 response_format=request.response_format,
@@ -187,7 +189,7 @@ def _merged(call: Sampling, model: Sampling) -> Sampling:
 
 
 _BOUNDS = {
-    "max_tokens": (0, 2**31 - 1),
+    "max_tokens": (1, 2**31 - 1),
     "temperature": (0.0, 2.0),
     "top_p": (0.0, 1.0),
     "top_k": (0, 2**31 - 1),

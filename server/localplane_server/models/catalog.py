@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+import os
+import time
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +27,11 @@ NOT_MODELS = (
 """Ends of the names of files that are no models by themselves, as LocalAI has them."""
 
 GGUF_MAGIC = b"GGUF"
+
+LOOK_SECONDS = 1.0
+"""How often the files are looked at for changes in place."""
+
+Fingerprint = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,8 @@ class Defaults:
 class ModelCatalog:
     """The models that can be served, by name, alias and file name.
 
-    The folder is read again when `reload` is called, and by itself when files came or went.
+    The folder is read again when `reload` is called, and by itself when files came, went or changed: at once when
+    they came or went, within a second when they changed.
     """
 
     def __init__(self, root: Path, *, defaults: Defaults | None = None) -> None:
@@ -56,8 +65,12 @@ class ModelCatalog:
         """The models folder. It may be missing: then there are no models."""
         self._defaults = defaults or Defaults()
         self._changed: int | None = None
+        self._fingerprint: Fingerprint = {}
+        self._looked_at = 0.0
+        self._read: dict[str, tuple[tuple[int, int], ModelConfig]] = {}
         self._configured: dict[str, ModelConfig] = {}
         self._names: dict[str, ModelConfig] = {}
+        self._files: dict[str, ModelConfig] = {}
         self._loose: dict[str, ModelConfig] = {}
         self._problems: tuple[Problem, ...] = ()
 
@@ -94,7 +107,12 @@ class ModelCatalog:
         check_name(name)
         self._refresh()
         for written in dict.fromkeys((name, name.replace("__", "/"), name.replace("/", "__"))):
-            found = self._names.get(written) or self._loose.get(written) or self._nested(written)
+            found = (
+                self._names.get(written)
+                or self._files.get(written)
+                or self._loose.get(written)
+                or self._nested(written)
+            )
             if found is not None:
                 return found
         raise ModelNotFoundError(name)
@@ -122,30 +140,45 @@ class ModelCatalog:
             return None
 
     def reload(self) -> None:
-        """Read the folder again."""
+        """Read the folder again, every file of it."""
+        self._read.clear()
+        self._scan()
+
+    def _scan(self) -> None:
         self._changed = _changed(self.root)
         configured: dict[str, ModelConfig] = {}
         loose: dict[str, ModelConfig] = {}
         problems: list[Problem] = []
-        for path in _files(self.root, problems):
-            if path.suffix.lower() in (".yaml", ".yml"):
+        self._fingerprint = _fingerprint(self.root, problems)
+        for name, stamp in self._fingerprint.items():
+            if name.lower().endswith((".yaml", ".yml")):
                 try:
-                    model = read_configuration(path, root=self.root)
+                    model = self._configuration(name, stamp)
                     if model.name in configured:
                         other = configured[model.name].config_file
                         raise ConfigurationError(f"has the name {model.name!r} of {other}")
                 except ConfigurationError as error:
-                    problems.append(Problem(path.name, str(error)))
+                    problems.append(Problem(name, str(error)))
                     continue
                 configured[model.name] = self._filled(model)
-            elif not path.name.lower().endswith(NOT_MODELS):
-                loose[path.name] = self._filled(_loose(self.root, path.name))
+            elif not name.lower().endswith(NOT_MODELS):
+                loose[name] = self._filled(_loose(self.root, name))
         self._configured = dict(sorted(configured.items()))
         self._loose = loose
         self._names = self._with_aliases(problems)
+        self._files = _only_users(self._configured)
         self._problems = tuple(sorted(problems, key=lambda problem: problem.file))
         for problem in self._problems:
             log.warning("a file is skipped", extra={"file": problem.file, "cause": problem.message})
+
+    def _configuration(self, name: str, stamp: tuple[int, int]) -> ModelConfig:
+        """Read a configuration, unless the file is what it was when it was read last."""
+        known = self._read.get(name)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        model = read_configuration(self.root / name, root=self.root)
+        self._read[name] = (stamp, model)
+        return model
 
     def _with_aliases(self, problems: list[Problem]) -> dict[str, ModelConfig]:
         names = dict(self._configured)
@@ -158,12 +191,17 @@ class ModelCatalog:
 
     def _refresh(self) -> None:
         if self._changed is None or self._changed != _changed(self.root):
-            self.reload()
+            self._scan()
+        elif time.monotonic() - self._looked_at > LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            if self._fingerprint != _fingerprint(self.root, []):
+                self._scan()
 
     def _nested(self, name: str) -> ModelConfig | None:
         if "/" not in name or not is_contained(name) or name.lower().endswith(NOT_MODELS):
             return None
-        if any(part.startswith(".") for part in name.split("/")):
+        # Also not `a//b` and `a/./b`: each spelling would be a model of its own.
+        if any(not part or part.startswith(".") for part in name.split("/")):
             return None
         path = self.root / name
         inside = path.resolve().is_relative_to(self.root.resolve())
@@ -187,16 +225,35 @@ def _changed(root: Path) -> int:
         return 0
 
 
-def _files(root: Path, problems: list[Problem]) -> Iterable[Path]:
+def _fingerprint(root: Path, problems: list[Problem]) -> Fingerprint:
+    """Return time and size of the last change of each file, by name in order; hidden files are none."""
+    found: Fingerprint = {}
     try:
-        return sorted(
-            path for path in root.iterdir() if not path.name.startswith(".") and path.is_file()
-        )
+        with os.scandir(root) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                try:
+                    entry.name.encode()
+                    if entry.is_file():
+                        stat = entry.stat()
+                        found[entry.name] = (stat.st_mtime_ns, stat.st_size)
+                except UnicodeEncodeError:
+                    shown = os.fsencode(entry.name).decode(errors="backslashreplace")
+                    problems.append(Problem(shown, "has a name that is not UTF-8"))
+                except OSError as error:
+                    problems.append(Problem(entry.name, f"cannot be read: {error.strerror}"))
     except FileNotFoundError:
-        return []
+        return {}
     except OSError as error:
-        problems.append(Problem(".", f"cannot be read: {error}"))
-        return []
+        problems.append(Problem(".", f"cannot be read: {error.strerror}"))
+    return dict(sorted(found.items()))
+
+
+def _only_users(configured: dict[str, ModelConfig]) -> dict[str, ModelConfig]:
+    """Return the configurations whose file no other one uses, by the file."""
+    uses = Counter(model.file for model in configured.values() if model.file)
+    return {model.file: model for model in configured.values() if uses[model.file] == 1}
 
 
 def _loose(root: Path, name: str) -> ModelConfig:

@@ -58,7 +58,7 @@ class ModelConfig:
     config_file: str | None = None
     """Configuration file, relative to the models folder. None for a model file without one."""
     context_size: int | None = None
-    """Context size in tokens. None: the model's own."""
+    """Context size in tokens. None: the backend decides."""
     threads: int | None = None
     """Threads to compute with. None: the backend decides."""
     f16: bool | None = None

@@ -7,6 +7,7 @@ for each call, cost a third of a small call. The in-process channel wraps its me
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import re
 import secrets
@@ -48,6 +49,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._keys = keys
         self._events = bus
         self._handlers: dict[str, Handler] = {}
+        self._open_calls: set[asyncio.Task[Any]] = set()
+
+    async def end_open_calls(self, seconds: float) -> None:
+        """End the calls of the gRPC project's own services: who watches would hold up a stop for ever.
+
+        Args:
+            seconds: How long they may still take to send what they have to say.
+        """
+        if self._open_calls:
+            await asyncio.wait(self._open_calls, timeout=seconds)
+        for task in self._open_calls:
+            task.cancel()
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Return the wrapped handler of the method called, or None when there is no such method."""
@@ -57,15 +70,61 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             bare = await continuation(handler_call_details)
             if bare is None:
                 return None
-            handler = self._handlers[method] = self.wrap(method, bare)
+            handler = self._handlers[method] = self._wired(method, bare)
         return handler
+
+    def _wired(self, method: str, bare: Handler) -> Handler:
+        """Return the handler as the wire wants it: a coroutine that writes, not a generator that yields.
+
+        The library drops the generator of a call that is cancelled, and nobody knows when it is closed; a coroutine is
+        cancelled where it waits, while the call is still there.
+        """
+        if _service_of(method) in OPEN_SERVICES:
+            return self._open(bare)
+        handler = self.wrap(method, bare)
+        if not handler.response_streaming:
+            return handler
+        stream = handler.unary_stream
+
+        async def write(request: Any, context: Any) -> None:
+            async with aclosing(stream(request, context)) as messages:
+                async for message in messages:
+                    await context.write(message)
+
+        return handler._replace(unary_stream=write)
+
+    def _open(self, bare: Handler) -> Handler:
+        """Return the handler of an open service, so that its streams can be ended."""
+
+        def noted(behaviour: Any) -> Any:
+            async def call(request: Any, context: Any) -> None:
+                task = asyncio.current_task()
+                if task is None:
+                    raise RuntimeError(behaviour)
+                self._open_calls.add(task)
+                try:
+                    outcome = behaviour(request, context)
+                    if inspect.isawaitable(outcome):
+                        await outcome
+                        return
+                    async with aclosing(outcome) as messages:
+                        async for message in messages:
+                            await context.write(message)
+                finally:
+                    self._open_calls.discard(task)
+
+            return call
+
+        if bare.unary_stream:
+            return bare._replace(unary_stream=noted(bare.unary_stream))
+        if bare.stream_stream:
+            return bare._replace(stream_stream=noted(bare.stream_stream))
+        return bare
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         """Return the handler with everything around it that a call passes through."""
-        service, _, name = method.removeprefix("/").partition("/")
-        if service in OPEN_SERVICES:
-            return handler
-        descriptor = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
+        service = descriptor_pool.Default().FindServiceByName(_service_of(method))
+        descriptor = service.methods_by_name[method.rpartition("/")[2]]
         role = ACCESS[descriptor.GetOptions().Extensions[options_pb2.access]]
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
@@ -124,6 +183,7 @@ class _Note:
         "_bus",
         "_context",
         "_method",
+        "_peer",
         "_request_id",
         "authorization",
         "code",
@@ -135,6 +195,8 @@ class _Note:
         self._bus = bus
         self._method = method
         self._context = context
+        # Asked now: the library crashes the process when it is asked about a call whose connection is gone.
+        self._peer = context.peer()
         self.authorization: str | None = None
         self.code = "OK"
         self.reason = ""
@@ -183,6 +245,10 @@ class _Note:
                 reason=self.reason,
                 seconds=time.perf_counter() - self._began,
                 request_id=self._request_id,
-                peer=self._context.peer(),
+                peer=self._peer,
             )
         )
+
+
+def _service_of(method: str) -> str:
+    return method.removeprefix("/").partition("/")[0]

@@ -17,6 +17,7 @@ from localplane.v1 import (
     system_service_pb2_grpc,
     tokenizer_service_pb2_grpc,
 )
+from localplane_server.errors import StartupError
 from localplane_server.rpc.backend_service import BackendServicer
 from localplane_server.rpc.health import HealthReporter, add_reflection
 from localplane_server.rpc.inference_service import InferenceServicer
@@ -85,20 +86,23 @@ def listen_on_socket_file(server: grpc.aio.Server, path: Path) -> None:
     A socket that an earlier server left behind is replaced.
 
     Raises:
-        OSError: If somebody listens there, or something else than a socket is there.
+        StartupError: If it cannot: somebody listens there, something else is there, the folder is missing.
     """
     if path.is_socket():
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(str(path))
-            except ConnectionRefusedError:
-                path.unlink()
+            except OSError:
+                path.unlink(missing_ok=True)
             else:
-                raise FileExistsError(f"another server listens on {path}")
+                raise StartupError(f"cannot listen on {path}: another server does already")
     elif path.exists():
-        raise FileExistsError(f"{path} exists and is no socket")
+        raise StartupError(f"cannot listen on {path}: it exists and is no socket")
     mask = os.umask(0o177)
     try:
         server.add_insecure_port(f"unix:{path}")
+    except RuntimeError as error:
+        message = f"cannot listen on {path}: its folder must exist and its path be short"
+        raise StartupError(message) from error
     finally:
         os.umask(mask)

@@ -17,6 +17,7 @@ from localplane_server.errors import (
     BackendGoneError,
     DrainingError,
     FailedPreconditionError,
+    LoadFailedError,
     LocalplaneError,
     ModelNotLoadedError,
 )
@@ -116,12 +117,14 @@ class ModelActor:
         self._events = bus
         self._state = BackendState.STOPPED
         self._backend: RunningBackend | None = None
-        self._load: asyncio.Task[None] | None = None
-        self._load_error: LocalplaneError | None = None
+        self._load: asyncio.Task[LocalplaneError | None] | None = None
         self._stop: asyncio.Task[StopReport] | None = None
+        self._drain_until = 0.0
         self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._is_closed = False
+        self._end_seconds: float | None = None
         self._in_flight = 0
         self._failed_before = False
         self._restarts = 0
@@ -160,10 +163,15 @@ class ModelActor:
     # Loading
 
     def begin_load(self, model: ModelConfig) -> None:
-        """Begin to load the model if nothing is there; a stopped one takes the configuration given."""
+        """Begin to load the model if nothing is there; a stopped one takes the configuration given.
+
+        Raises:
+            DrainingError: If the actor was closed.
+        """
+        if self._is_closed:
+            raise DrainingError("the service is being stopped")
         if self._load is None and self._state in (BackendState.STOPPED, BackendState.FAILED):
             self.model = model
-            self._load_error = None
             self._restarts += self._failed_before
             self._failed_before = False
             self._state = BackendState.STARTING
@@ -182,46 +190,57 @@ class ModelActor:
         if self._state is BackendState.READY:
             return
         self.begin_load(model)
-        if self._load is not None:
-            await asyncio.wait((self._load,))
-        if self._load_error is not None:
-            raise self._load_error
+        load = self._load
+        if load is None:
+            raise RuntimeError(self._state)
+        await asyncio.wait((load,))
+        # The outcome of the very load that was waited for: another may have begun meanwhile.
+        error = load.result()
+        if error is not None:
+            raise error
 
-    async def _run_load(self) -> None:
+    async def _run_load(self) -> LocalplaneError | None:
+        """Load the model, and return why it failed or None."""
         began = time.monotonic()
         try:
             backend = await self._start(self.model, self._started)
         except FailedPreconditionError as error:
             # Nothing was started: what is missing is missing from the service, not from this backend.
             self._state = BackendState.STOPPED
-            self._load_error = error
+            return error
         except LocalplaneError as error:
             self._failed(error.message)
-            self._load_error = error
+            return error
         except asyncio.CancelledError:
             # Only a stop cancels a load; it goes on from here.
-            self._load_error = DrainingError(
+            return DrainingError(
                 f"model {self.model.name} was stopped while it was loading",
                 retry_after_seconds=RETRY_SECONDS,
                 model=self.model.name,
             )
-            raise
-        else:
-            self._backend = backend
-            self._state = BackendState.READY
-            self._last_error = None
-            self._loaded_at = datetime.now(UTC)
-            backend.process.exited.add_done_callback(lambda _: self._exited(backend))
-            self._events.emit(
-                events.BackendReady(
-                    model=self.model.name,
-                    backend=self.model.backend,
-                    pid=backend.pid,
-                    seconds=time.monotonic() - began,
-                )
+        except Exception:
+            log.exception("a load failed", extra={"model": self.model.name})
+            failed = LoadFailedError(
+                f"cannot load model {self.model.name}: internal error", model=self.model.name
             )
+            self._failed(failed.message)
+            return failed
         finally:
             self._load = None
+        self._backend = backend
+        self._state = BackendState.READY
+        self._last_error = None
+        self._loaded_at = datetime.now(UTC)
+        backend.process.exited.add_done_callback(lambda _: self._exited(backend))
+        self._events.emit(
+            events.BackendReady(
+                model=self.model.name,
+                backend=self.model.backend,
+                pid=backend.pid,
+                seconds=time.monotonic() - began,
+            )
+        )
+        return None
 
     def _started(self, backend: RunningBackend) -> None:
         self._backend = backend
@@ -244,9 +263,11 @@ class ModelActor:
 
     async def _sweep(self, backend: RunningBackend) -> None:
         """End what a backend that died left behind, and say why it died."""
+        message = self._last_error
         lines = await backend.log_lines()
-        if self._state is BackendState.FAILED and lines and self._last_error is not None:
-            self._last_error += f"; last lines of its log: {' | '.join(lines)}"
+        # Unless it has failed once more meanwhile, for another cause.
+        if lines and message is not None and self._last_error is message:
+            self._last_error = f"{message}; last lines of its log: {' | '.join(lines)}"
         await backend.stop(free=False)
 
     # Calls
@@ -289,7 +310,7 @@ class ModelActor:
         )
 
     async def _gone(self, backend: RunningBackend, error: BackendGoneError) -> LocalplaneError:
-        if self._stop is not None:
+        if backend.is_stopping:
             return BackendGoneError(
                 f"the call was cut because model {self.model.name} was stopped",
                 model=self.model.name,
@@ -312,25 +333,40 @@ class ModelActor:
     async def stop(self, *, force: bool, grace_seconds: float) -> StopReport:
         """Stop the backend and return once no process of it is left.
 
-        Callers share one stop; one that forces hurries it for all. A caller that goes away does not cancel it.
+        Callers share one stop; the shortest of their grace periods counts. A caller that goes away does not cancel it.
 
         Raises:
             ModelNotLoadedError: If there is nothing to stop.
         """
+        until = time.monotonic() + (0.0 if force else grace_seconds)
         if self._stop is None:
             if self._state in (BackendState.STOPPED, BackendState.FAILED):
                 raise ModelNotLoadedError(self.model.name)
-            self._hurry.clear()
-            self._stop = self._run(self._run_stop(grace_seconds))
-        if force:
+            self._drain_until = until
+            # Before the task runs: from now on no call is admitted.
+            self._state = BackendState.STOPPING
+            self._stop = self._run(self._run_stop())
+        elif until < self._drain_until:
+            self._drain_until = until
             self._hurry.set()
         stop = self._stop
         await asyncio.wait((stop,))
         return stop.result()
 
-    async def _run_stop(self, grace_seconds: float) -> StopReport:
+    async def close(self, *, grace_seconds: float, end_seconds: float) -> None:
+        """Admit no load any more, and stop the backend if there is one.
+
+        Args:
+            grace_seconds: How long calls in flight may still run.
+            end_seconds: How long the backend may take to end after that, before it is killed.
+        """
+        self._is_closed = True
+        self._end_seconds = end_seconds
+        if self._state not in (BackendState.STOPPED, BackendState.FAILED):
+            await self.stop(force=False, grace_seconds=grace_seconds)
+
+    async def _run_stop(self) -> StopReport:
         began = time.monotonic()
-        self._state = BackendState.STOPPING
         freed = None
         cut = 0
         try:
@@ -338,11 +374,12 @@ class ModelActor:
                 load = self._load
                 load.cancel()
                 await asyncio.wait((load,))
-            else:
-                await self._drain(grace_seconds)
+            elif self._backend is not None:
+                await self._drain()
                 cut = self._in_flight
-                if self._backend is not None:
-                    freed = await self._backend.stop(free=True)
+                freed = await self._backend.stop(
+                    cut_calls=cut > 0, within_seconds=self._end_seconds
+                )
         finally:
             self._backend = None
             self._loaded_at = None
@@ -356,11 +393,14 @@ class ModelActor:
         )
         return StopReport(seconds=seconds, freed_bytes=freed, cut_calls=cut)
 
-    async def _drain(self, grace_seconds: float) -> None:
-        waits = [
-            asyncio.ensure_future(self._idle.wait()),
-            asyncio.ensure_future(self._hurry.wait()),
-        ]
-        await asyncio.wait(waits, timeout=grace_seconds, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+    async def _drain(self) -> None:
+        """Wait until no call is in flight, or the grace period, which may get shorter, is over."""
+        while (left := self._drain_until - time.monotonic()) > 0 and self._in_flight:
+            self._hurry.clear()
+            waits = [
+                asyncio.ensure_future(self._idle.wait()),
+                asyncio.ensure_future(self._hurry.wait()),
+            ]
+            await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()

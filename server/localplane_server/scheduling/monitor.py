@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 
-from localplane_server.errors import BackendFailedError, LocalplaneError
+from localplane_server.errors import BackendFailedError, LocalplaneError, ModelNotLoadedError
 from localplane_server.scheduling.actor import BackendSnapshot, BackendState, ModelActor
 from localplane_server.scheduling.scheduler import Scheduler
 from localplane_server.supervision import process_table
@@ -85,10 +85,7 @@ class Monitor:
         """
         actor = self._scheduler.actor(name)
         backend = actor.backend
-        snapshot = actor.snapshot()
-        if snapshot.state is BackendState.FAILED:
-            message = f"backend {snapshot.model} has failed: {snapshot.last_error}"
-            raise BackendFailedError(message, model=snapshot.model)
+        snapshot = _seen(actor)
         if backend is None:
             unknown = dict.fromkeys(("memory", "memory_info", "cpu_percent"), "no process yet")
             return _report(actor, None, None, None, unknown)
@@ -109,6 +106,8 @@ class Monitor:
             memory, reported_state = own.memory, own.reported_state
             if memory is None:
                 unknown["memory"] = "the backend does not report it"
+        # It may have stopped or failed while it was asked.
+        _seen(actor)
         report = _report(actor, sample, memory, reported_state, unknown)
         broken = self._failed_probes.get(backend.pid, 0) >= FAILED_PROBES
         if broken and report.monitor_state == READY:
@@ -134,7 +133,7 @@ class Monitor:
         )
 
     async def _sample(self, backends: list[RunningBackend]) -> None:
-        table = process_table.snapshot()
+        table = await asyncio.to_thread(process_table.snapshot)
         trees = {backend.pid: backend.process.tree_in(table) for backend in backends}
         self._samples.update(await self._sampler.sample(trees))
 
@@ -143,6 +142,17 @@ class Monitor:
         self._failed_probes[backend.pid] = (
             0 if is_well else self._failed_probes.get(backend.pid, 0) + 1
         )
+
+
+def _seen(actor: ModelActor) -> BackendSnapshot:
+    """Return the snapshot of an actor that has something to see."""
+    snapshot = actor.snapshot()
+    if snapshot.state is BackendState.FAILED:
+        message = f"backend {snapshot.model} has failed: {snapshot.last_error}"
+        raise BackendFailedError(message, model=snapshot.model)
+    if snapshot.state is BackendState.STOPPED:
+        raise ModelNotLoadedError(snapshot.model)
+    return snapshot
 
 
 def _report(

@@ -73,7 +73,9 @@ class Scheduler:
             InvalidModelNameError: If the name cannot be one.
             ModelNotLoadedError: If the model is not loaded or there is no such model.
         """
-        actor = self._actors.get(self._known_name(name))
+        actor = self._actors.get(name)
+        if actor is None or actor.state is BackendState.STOPPED:
+            actor = self._actors.get(self._known_name(name))
         if actor is None or actor.state is BackendState.STOPPED:
             raise ModelNotLoadedError(name)
         return actor
@@ -124,16 +126,20 @@ class Scheduler:
         actor = self.actor(name)
         return await actor.stop(force=force, grace_seconds=grace_seconds)
 
-    async def close(self, *, grace_seconds: float) -> None:
-        """Take no new calls and stop every backend, all at once."""
+    async def close(self, *, grace_seconds: float, end_seconds: float) -> None:
+        """Take no new calls and stop every backend, all at once.
+
+        Args:
+            grace_seconds: How long calls in flight may still run.
+            end_seconds: How long a backend may take to end after that, before it is killed.
+        """
         self._is_closed = True
-        stops = [
-            actor.stop(force=False, grace_seconds=grace_seconds)
+        closes = [
+            actor.close(grace_seconds=grace_seconds, end_seconds=end_seconds)
             for actor in self._actors.values()
-            if actor.state not in (BackendState.STOPPED, BackendState.FAILED)
         ]
-        for outcome in await asyncio.gather(*stops, return_exceptions=True):
-            if isinstance(outcome, Exception) and not isinstance(outcome, ModelNotLoadedError):
+        for outcome in await asyncio.gather(*closes, return_exceptions=True):
+            if isinstance(outcome, Exception):
                 log.error("a backend could not be stopped", exc_info=outcome)
 
     def _known_name(self, name: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from localplane_server.errors import BackendNotInstalledError, ExtraNotInstalledError
 from localplane_server.models.configuration import ModelConfig
-from localplane_server.supervision.backend import BackendLauncher, RunningBackend
+from localplane_server.supervision.backend import BackendLauncher, RunningBackend, completed
 from localplane_server.supervision.calls import LoadOptions
 from localplane_server.supervision.programs import BackendProgram, BackendPrograms
 
@@ -42,7 +42,7 @@ class BackendStarter:
                 self._load_options(model), timeout_seconds=self._load_timeout_seconds
             )
         except BaseException:
-            await backend.stop(free=False)
+            await completed(backend.stop(free=False))
             raise
         return backend
 

@@ -31,7 +31,11 @@ async def keep_running(
     while True:
         try:
             await loop()
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            # A cancellation that nobody asked this task for comes from what it called.
             log.exception("an essential loop failed", extra={"loop": name})
             readiness.block(name, f"{name} has failed and is about to run again")
             await asyncio.sleep(RESTART_SECONDS)

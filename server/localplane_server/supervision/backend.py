@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 import psutil
 
 from localplane_server.errors import BackendGoneError, LoadFailedError, LocalplaneError
+from localplane_server.supervision import process_table
 from localplane_server.supervision.backend_client import BackendClient
 from localplane_server.supervision.backend_process import BackendProcess, Launch
 from localplane_server.supervision.calls import LoadOptions
@@ -24,6 +27,8 @@ from localplane_server.supervision.programs import BackendProgram
 from localplane_server.supervision.sampling import Sampler
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 ANSWER_SECONDS = 120.0
 """How long a started program may take until it answers: some import for a minute."""
@@ -43,11 +48,21 @@ _LONGEST_FILE_NAME = 200
 class RunningBackend:
     """A backend whose process answers. It has no model until `load`, and none after `stop`."""
 
-    def __init__(self, process: BackendProcess, client: BackendClient, sampler: Sampler) -> None:
+    def __init__(
+        self,
+        process: BackendProcess,
+        client: BackendClient,
+        sampler: Sampler,
+        *,
+        models_path: Path,
+    ) -> None:
         self.process = process
         self.client = client
+        self.is_stopping = False
+        """Whether it was asked to stop: then a broken connection is no failure."""
         self._log_path = process.launch.log_path
         self._sampler = sampler
+        self._models_folder = f"{models_path}/"
 
     @property
     def pid(self) -> int:
@@ -90,6 +105,8 @@ class RunningBackend:
         lines = await self.log_lines()
         if lines:
             message = f"{message}; last lines of its log: {' | '.join(lines)}"
+        # Whoever asked for the model need not learn where this machine keeps it.
+        message = message.replace(self._models_folder, "")
         return LoadFailedError(message, model=self.process.launch.model)
 
     async def wait_for_end(self, seconds: float) -> None:
@@ -106,29 +123,56 @@ class RunningBackend:
             tail, self._log_path, lines=LOG_LINES, spawn_id=self.process.spawn_id
         )
 
-    async def _proportional_memory(self) -> int | None:
-        samples = await self._sampler.sample({self.pid: self.process.tree()}, with_pss=True)
-        return samples[self.pid].pss_bytes if self.pid in samples else None
-
-    async def stop(self, *, free: bool) -> int | None:
+    async def stop(
+        self, *, free: bool = True, cut_calls: bool = False, within_seconds: float | None = None
+    ) -> int | None:
         """End the backend and return the bytes that came back, or None when they could not be read.
 
         Returns when no process of its tree is left. Stopping a backend that ended by itself sweeps what it left.
 
         Args:
             free: Whether the backend is asked to free its model first.
+            cut_calls: Whether calls in flight are cut first. Else they end when the process does.
+            within_seconds: How long all of it may take before everything is killed. Default: as long as a backend
+                may take to free its model and to end by itself.
         """
-        alive = not self.process.exited.done()
-        freed = await self._proportional_memory() if alive else None
-        if free and alive:
+        self.is_stopping = True
+        free_seconds, term_seconds = FREE_SECONDS, TERM_SECONDS
+        if within_seconds is not None:
+            free_seconds = min(free_seconds, within_seconds / 4)
+            term_seconds = min(term_seconds, within_seconds / 2)
+        freed = None
+        try:
+            if not self.process.exited.done():
+                freed = await self._proportional_memory()
+                if cut_calls:
+                    await self.client.cut_calls()
+                if free:
+                    await self._free(free_seconds)
+        finally:
             try:
-                await self.client.free(FREE_SECONDS)
-            except LocalplaneError as error:
-                # The process is about to end, which frees it all the same.
-                log.debug("a backend did not free its model", extra={"cause": error.message})
-        await self.process.stop(term_seconds=TERM_SECONDS)
-        await self.client.close()
+                await self.process.stop(term_seconds=term_seconds)
+            finally:
+                await self.client.close()
         return freed
+
+    async def _free(self, seconds: float) -> None:
+        try:
+            await self.client.free(seconds)
+        except LocalplaneError as error:
+            # The process is about to end, which frees it all the same.
+            log.debug("a backend did not free its model", extra={"cause": error.message})
+
+    async def _proportional_memory(self) -> int | None:
+        try:
+            table = await asyncio.to_thread(process_table.snapshot)
+            trees = {self.pid: self.process.tree_in(table)}
+            samples = await self._sampler.sample(trees, with_pss=True)
+        except (OSError, psutil.Error):
+            # A figure that cannot be read is no reason to leave a process alive.
+            log.warning("the memory of a backend cannot be read", exc_info=True)
+            return None
+        return samples[self.pid].pss_bytes if self.pid in samples else None
 
 
 class BackendLauncher:
@@ -146,6 +190,7 @@ class BackendLauncher:
         self._processes = processes
         self._sampler = sampler
         self._log_dir = log_dir
+        self._models_path = models_path
         self._environment = _backend_environment(environment, models_path)
         self._reserved: set[int] = set()
 
@@ -190,9 +235,9 @@ class BackendLauncher:
             cwd=None,
             log_path=self.log_path(model),
         )
-        process = await self._processes.spawn(launch)
+        process = await self._spawn(launch)
         client = BackendClient(address, token=token, model=model)
-        backend = RunningBackend(process, client, self._sampler)
+        backend = RunningBackend(process, client, self._sampler, models_path=self._models_path)
         try:
             if not await self._wait_for_answer(backend):
                 if process.exited.done() and _is_taken(port):
@@ -200,13 +245,24 @@ class BackendLauncher:
                     return None
                 cause = backend.ended() if process.exited.done() else "it does not answer"
                 raise await backend.load_error(cause)
-            if not await asyncio.to_thread(_listens, process.tree(), port):
+            if not await asyncio.to_thread(_listens, process, port):
                 await backend.stop(free=False)
                 return None
         except BaseException:
-            await backend.stop(free=False)
+            await completed(backend.stop(free=False))
             raise
         return backend
+
+    async def _spawn(self, launch: Launch) -> BackendProcess:
+        """Start the program. When the caller is cancelled meanwhile, return to it only once nothing is left."""
+        spawning = asyncio.ensure_future(self._processes.spawn(launch))
+        try:
+            return await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            with contextlib.suppress(LocalplaneError):
+                process = await completed(spawning)
+                await completed(process.stop(term_seconds=0.0))
+            raise
 
     async def _wait_for_answer(self, backend: RunningBackend) -> bool:
         answer = asyncio.ensure_future(backend.client.health(timeout_seconds=ANSWER_SECONDS))
@@ -252,9 +308,20 @@ def _is_taken(port: int) -> bool:
     return False
 
 
-def _listens(pids: list[int], port: int) -> bool:
+async def completed(work: Awaitable[T]) -> T:
+    """Return what the work returns, however often the caller is cancelled meanwhile: for cleaning up."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            log.debug("a clean-up goes on")
+    return task.result()
+
+
+def _listens(process: BackendProcess, port: int) -> bool:
     """Whether one of these processes listens on the port: on loopback, anybody could have taken it."""
-    for pid in pids:
+    for pid in process.tree():
         try:
             connections = psutil.Process(pid).net_connections(kind="tcp")
         except psutil.Error:

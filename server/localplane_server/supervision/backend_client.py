@@ -85,8 +85,7 @@ class BackendClient:
         self._model = model
         self._identity = ""
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        self._stub = backend_pb2_grpc.BackendStub(self._channel)
+        self._channel, self._stub = self._connect()
         self._is_connected = False
 
     async def health(self, timeout_seconds: float) -> bool:
@@ -101,6 +100,10 @@ class BackendClient:
                 )
         except (TimeoutError, grpc.aio.AioRpcError) as error:
             logger.debug("%s is not healthy: %s", self._address, error)
+            return False
+        except asyncio.CancelledError as error:
+            if self._cancelled(error) is error:
+                raise
             return False
         self._is_connected = True
         return reply.message == b"OK"
@@ -233,6 +236,15 @@ class BackendClient:
         result = await self._call("free", call)
         if not result.success:
             raise errors.BackendFailedError(result.message, model=self._model)
+
+    async def cut_calls(self) -> None:
+        """End the calls in flight: each gets `BackendGoneError`. Other calls can follow."""
+        channel, (self._channel, self._stub) = self._channel, self._connect()
+        await channel.close()
+
+    def _connect(self) -> tuple[grpc.aio.Channel, backend_pb2_grpc.BackendAsyncStub]:
+        channel = grpc.aio.insecure_channel(self._address, options=CHANNEL_OPTIONS)
+        return channel, backend_pb2_grpc.BackendStub(channel)
 
     async def close(self) -> None:
         """Close the connection. Calls in flight are cancelled."""

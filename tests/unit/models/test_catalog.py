@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from localplane_server.errors import InvalidModelNameError, ModelNotFoundError
+from localplane_server.models import catalog as catalog_module
 from localplane_server.models.catalog import Defaults, ModelCatalog
 
 
@@ -70,7 +72,7 @@ class TestNames:
         [
             ("chat", "chat"),
             ("gpt-4", "chat"),
-            ("weights.gguf", "weights.gguf"),
+            ("weights.gguf", "chat"),
             ("loose.gguf", "loose.gguf"),
             ("sub dir/deep one.gguf", "sub dir/deep one.gguf"),
             ("sub dir__deep one.gguf", "sub dir/deep one.gguf"),
@@ -92,6 +94,8 @@ class TestNames:
             "._gallery_chat.yaml",
             "sub dir",
             "sub dir/.hidden",
+            "sub dir//deep one.gguf",
+            "sub dir/./deep one.gguf",
         ],
     )
     def test_not_found(self, folder: Path, name: str) -> None:
@@ -110,13 +114,44 @@ class TestNames:
         with pytest.raises(ModelNotFoundError):
             ModelCatalog(folder).get("sub dir/link.gguf")
 
+    def test_file_of_two_configurations(self, folder: Path) -> None:
+        """A file that two configurations use means neither: it is a model by itself."""
+        (folder / "other.yaml").write_text("name: other\nparameters: {model: weights.gguf}\n")
+
+        assert "weights.gguf" == ModelCatalog(folder).get("weights.gguf").name
+
     def test_bad_name(self, folder: Path) -> None:
         """A name that cannot be one is told apart from one that is not there."""
         with pytest.raises(InvalidModelNameError):
             ModelCatalog(folder).get("\0")
 
 
+class TestChanges:
+    def test_files_that_change_in_place_are_seen(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A copy that was seen while it was empty, and an edit, are taken without a reload."""
+        monkeypatch.setattr(catalog_module, "LOOK_SECONDS", -1.0)
+        (folder / "copy.gguf").touch()
+        catalog = ModelCatalog(folder)
+        assert "" == catalog.get("copy.gguf").backend
+
+        (folder / "copy.gguf").write_bytes(b"GGUF....")
+        (folder / "chat.yaml").write_text("name: chat\ndescription: edited\n")
+
+        assert "llama" == catalog.get("copy.gguf").backend
+        assert "edited" == catalog.get("chat").description
+
+
 class TestProblems:
+    def test_name_that_is_not_text(self, folder: Path) -> None:
+        """A file whose name no answer could carry is reported and skipped."""
+        (folder / os.fsdecode(b"caf\xe9.gguf")).write_bytes(b"GGUF")
+        catalog = ModelCatalog(folder)
+
+        assert [r"caf\xe9.gguf"] == [problem.file for problem in catalog.problems]
+        assert ["loose.gguf"] == [model.name for model in catalog.loose()]
+
     def test_a_bad_file_is_reported_and_the_rest_works(self, folder: Path) -> None:
         """One bad file never hides the others."""
         (folder / "bad.yaml").write_text("name: [")

@@ -39,9 +39,13 @@ class FakeBackend:
         self.client = object()
         self.may_stop = asyncio.Event()
         self.may_stop.set()
+        self.is_stopping = False
         self.stops: list[bool] = []
 
-    async def stop(self, *, free: bool) -> int:
+    async def stop(
+        self, *, free: bool = True, cut_calls: bool = False, within_seconds: float | None = None
+    ) -> int:
+        self.is_stopping = True
         self.stops.append(free)
         await self.may_stop.wait()
         return 1000
@@ -63,6 +67,7 @@ class FakeStart:
         self.may_finish = asyncio.Event()
         self.may_finish.set()
         self.error: LocalplaneError | None = None
+        self.fault: Exception | None = None
         self.backends: list[FakeBackend] = []
 
     async def __call__(self, model: ModelConfig, on_started: Callable[[Any], None]) -> Any:
@@ -73,6 +78,8 @@ class FakeStart:
         on_started(backend)
         try:
             await self.may_finish.wait()
+            if self.fault is not None:
+                raise self.fault
             if self.error is not None:
                 raise self.error
         except BaseException:
@@ -172,6 +179,45 @@ class TestLoad:
             snapshot.restarts,
             snapshot.last_error,
         )
+
+    async def test_fault_of_ours(self, stage: Stage) -> None:
+        """An error that nobody foresaw fails the load; it does not look loaded, and the next load works."""
+        stage.start.fault = ValueError("a secret")
+        with pytest.raises(LoadFailedError, match="internal error"):
+            await stage.load()
+        assert "failed" == stage.actor.state.value
+
+        stage.start.fault = None
+        await stage.load()
+
+        assert "ready" == stage.actor.state.value
+
+    async def test_outcome_is_of_the_load_that_was_waited_for(self, stage: Stage) -> None:
+        """Somebody who begins the next load meanwhile does not make the failed one a success."""
+        stage.start.error = LoadFailedError("no", model="m")
+        loading = asyncio.create_task(stage.load())
+        stage.bus.listen(events.BackendFailed, lambda _: self._again(stage))
+        with pytest.raises(LoadFailedError, match="no"):
+            await loading
+
+    def _again(self, stage: Stage) -> None:
+        stage.start.error = None
+        stage.detached(asyncio.sleep(0))
+        asyncio.get_running_loop().call_soon(stage.actor.begin_load, MODEL)
+
+    async def test_none_after_close(self, stage: Stage) -> None:
+        """Who waited for a stop to load again is refused once the service stops."""
+        await stage.load()
+        stage.backend.may_stop.clear()
+        closing = asyncio.create_task(stage.actor.close(grace_seconds=0.0, end_seconds=1.0))
+        await settle()
+        loading = asyncio.create_task(stage.load())
+        await settle()
+        stage.backend.may_stop.set()
+        await closing
+
+        with pytest.raises(DrainingError):
+            await loading
 
     async def test_what_is_not_installed_is_no_failed_backend(self, stage: Stage) -> None:
         """Nothing was started, so nothing has failed."""
@@ -274,6 +320,18 @@ class TestStop:
 
         assert forced == await patient
         assert [True] == stage.backend.stops
+
+    async def test_shorter_grace_counts(self, stage: Stage) -> None:
+        """A later stop with less patience shortens the one under way."""
+        await stage.load()
+        lease = stage.actor.lease()
+        await lease.__aenter__()
+        patient = asyncio.create_task(stage.stop(grace_seconds=3600.0))
+        await settle()
+        await stage.stop(grace_seconds=0.01)
+        await lease.__aexit__(None, None, None)
+
+        assert 1 == (await patient).cut_calls
 
     async def test_caller_that_goes_away(self, stage: Stage) -> None:
         """The stop goes on without whoever asked for it."""
