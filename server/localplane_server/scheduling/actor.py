@@ -22,7 +22,7 @@ from localplane_server.errors import (
     ModelNotLoadedError,
 )
 from localplane_server.models.configuration import ModelConfig
-from localplane_server.supervision.backend import RunningBackend
+from localplane_server.supervision.backend import DEATH_SECONDS, RunningBackend
 from localplane_server.supervision.backend_client import BackendClient
 
 log = logging.getLogger(__name__)
@@ -316,7 +316,7 @@ class ModelActor:
                 model=self.model.name,
             )
         # The connection breaks a moment before the process is seen to end.
-        await backend.wait_for_end(1.0)
+        await backend.wait_for_end(DEATH_SECONDS)
         if not backend.process.exited.done():
             return error
         lines = " | ".join(await backend.log_lines())

@@ -34,6 +34,8 @@ ANSWER_SECONDS = 120.0
 """How long a started program may take until it answers: some import for a minute."""
 FREE_SECONDS = 5.0
 """How long a backend may take to free its model before it is ended all the same."""
+DEATH_SECONDS = 5.0
+"""How long a process whose connection broke may take to be seen to end, on a machine that is busy."""
 TERM_SECONDS = 15.0
 """How long a backend may take to end by itself before it is killed."""
 LOG_LINES = 8
@@ -91,7 +93,7 @@ class RunningBackend:
                 await loading
             except BackendGoneError as error:
                 # The connection breaks a moment before the process is seen to end.
-                await self.wait_for_end(1.0)
+                await self.wait_for_end(DEATH_SECONDS)
                 cause = self.ended() if self.process.exited.done() else error.message
                 raise await self.load_error(cause) from error
             except LoadFailedError as error:
