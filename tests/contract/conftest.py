@@ -63,13 +63,21 @@ def programs() -> BackendPrograms:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def app(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> AsyncGenerator[App]:
-    """A service that runs in this process, with real backends."""
+async def app(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path
+) -> AsyncGenerator[App]:
+    """A service that runs in this process, with real backends. A module's `SETTINGS` are its settings."""
     data_dir = tmp_path_factory.mktemp("data")
     write_models(data_dir / "models", tiny_gguf)
     anywhere = Endpoint("127.0.0.1", 0)
     settings = Settings(
-        data_dir=data_dir, grpc_listen=anywhere, http_listen=anywhere, shutdown_grace=1.0
+        **{
+            "data_dir": data_dir,
+            "grpc_listen": anywhere,
+            "http_listen": anywhere,
+            "shutdown_grace": 1.0,
+            **getattr(request.module, "SETTINGS", {}),
+        }
     )
     environment = dict(os.environ)
     async with running(
