@@ -187,9 +187,17 @@ def _chat_request(request: inference_service_pb2.ChatRequest) -> GenerationReque
         stop=tuple(request.stop),
         answers=request.n if request.HasField("n") else 1,
         tools=tuple(plain(tool) for tool in request.tools),
-        tool_choice=plain(request.tool_choice) if request.HasField("tool_choice") else None,
+        tool_choice=_tool_choice(request),
         response_format=_response_format(request),
     )
+
+
+def _tool_choice(request: inference_service_pb2.ChatRequest) -> str | dict[str, Any] | None:
+    choice = plain(request.tool_choice) if request.HasField("tool_choice") else None
+    if choice is None or isinstance(choice, str | dict):
+        return choice
+    message = "tool_choice must be none, auto, required, or the function to call"
+    raise InvalidArgumentError(message, field="tool_choice")
 
 
 def _response_format(request: inference_service_pb2.ChatRequest) -> dict[str, Any] | None:
