@@ -278,7 +278,7 @@ class ChatRequest(_message.Message):
     """Whether REST streams the answer. `ChatStream` streams whatever this says. Default: false."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_inference_pb2.ChatMessage]:
-        """The messages so far, at least one."""
+        """The messages so far, 1 to 4096."""
 
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
