@@ -32,7 +32,9 @@ SETTINGS = {"max_body_size": 2 * MEBIBYTE}
 LONGEST_SECONDS = 20.0
 """The bound of one call. Most take milliseconds; a machine may be busy, and some calls load a model."""
 
-WITH_MODEL = [name for name, method in METHODS.items() if "model" in method.input_type.fields_by_name]
+WITH_MODEL = [
+    name for name, method in METHODS.items() if "model" in method.input_type.fields_by_name
+]
 
 
 class Walk:
@@ -109,7 +111,6 @@ class TestFields:
         assert not walk.broken, "\n".join(walk.broken)
         assert walk.calls > len(METHODS[method].input_type.fields)
 
-
     @pytest.mark.parametrize("method", WITH_MODEL)
     async def test_every_field_with_an_engine(
         self, transports: dict[str, Any], method: str
@@ -123,7 +124,13 @@ class TestFields:
             reasons.add(await walk.send(label, request))
 
         assert not walk.broken, "\n".join(walk.broken)
-        assert reasons <= {"OK", "INVALID_ARGUMENT", "INVALID_MODEL_NAME", "MODEL_NOT_FOUND", "MODEL_NOT_LOADED"}
+        assert reasons <= {
+            "OK",
+            "INVALID_ARGUMENT",
+            "INVALID_MODEL_NAME",
+            "MODEL_NOT_FOUND",
+            "MODEL_NOT_LOADED",
+        }
 
 
 class TestModels:

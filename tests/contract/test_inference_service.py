@@ -107,6 +107,7 @@ class TestChat:
             ({"stop": ["x"] * 17}, "stop"),
             ({"response_format": {"type": "xml"}}, "response_format"),
             ({"response_format": {"type": "json_schema"}}, "response_format"),
+            ({"tools": [{"type": "function"}] * 1025}, "tools"),
             ({"tool_choice": []}, "tool_choice"),
             ({"tool_choice": 5}, "tool_choice"),
             ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "ToolChoice"),

@@ -15,6 +15,8 @@ from localplane.v1 import inference_pb2, inference_service_pb2, inference_servic
 from localplane_server.errors import InvalidArgumentError
 from localplane_server.inference.embedding import Embedder
 from localplane_server.inference.generation import (
+    MOST_MESSAGES,
+    MOST_TOOLS,
     Generated,
     GenerationRequest,
     TextGenerator,
@@ -181,12 +183,13 @@ def _chat_request(request: inference_service_pb2.ChatRequest) -> GenerationReque
         model=request.model,
         messages=tuple(
             turn_from_proto(message, f"messages[{number}]")
-            for number, message in enumerate(request.messages)
+            # No more than it takes to see that they are too many: each costs the event loop a while.
+            for number, message in enumerate(request.messages[: MOST_MESSAGES + 1])
         ),
         sampling=sampling_from_proto(request),
         stop=tuple(request.stop),
         answers=request.n if request.HasField("n") else 1,
-        tools=tuple(plain(tool) for tool in request.tools),
+        tools=tuple(plain(tool) for tool in request.tools[: MOST_TOOLS + 1]),
         tool_choice=_tool_choice(request),
         response_format=_response_format(request),
     )
