@@ -103,6 +103,7 @@ def test_a_status_fits_the_headers(text: str, count: int) -> None:
     error = errors.InvalidArgumentError(message, field="f", log=text * count)
     status = status_of(error)
     binary = dict(status.trailing_metadata)["grpc-status-details-bin"]
+    assert isinstance(binary, bytes)
 
     assert len(quote(status.details, safe=" /:;,|")) + len(base64.b64encode(binary)) < 7300
     assert status.details.startswith("it began")
