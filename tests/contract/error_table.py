@@ -69,8 +69,8 @@ OF_METHODS: Mapping[tuple[str, str], int] = {
 OF_THE_LIBRARY: Mapping[tuple[grpc.StatusCode, str], str] = {
     (Code.UNIMPLEMENTED, "Method not found!"): "there is no such method",
     (Code.RESOURCE_EXHAUSTED, "larger than max"): "the message is over the limit",
-    (Code.INTERNAL, "Exception deserializing request!"): "the bytes are no such message",
-    (Code.UNKNOWN, "Error parsing message"): "the bytes are no such message",
+    (Code.RESOURCE_EXHAUSTED, "metadata size exceeds"): "the metadata are over the limit",
+    (Code.DEADLINE_EXCEEDED, "Deadline Exceeded"): "the deadline passed before the service could say so",
 }
 """What the gRPC library says by itself, without a reason: the code, a part of the text, and when."""
 
