@@ -122,7 +122,7 @@ def transport(request: pytest.FixtureRequest, transports: dict[str, Transport]) 
 async def unharmed(
     app: App, transports: dict[str, Transport], caplog: pytest.LogCaptureFixture
 ) -> AsyncGenerator[None]:
-    """The service is the same after the test: ready, with no more files, tasks or processes; and nothing broke in it."""
+    """The service is the same after a test: ready, with no more files, tasks and processes; and nothing broke."""
     for transport in transports.values():  # so that every connection is open
         await transport.call("SystemService.GetVersion", system_service_pb2.GetVersionRequest())
     await stop_backends(app)

@@ -28,35 +28,35 @@ class Promise(NamedTuple):
     """The code of gRPC. None where HTTP alone has the error."""
     status: int
     """The status of HTTP."""
-    is_retried: bool
+    is_retried: bool = False
     """Whether the answer says when to try again."""
 
 
 PROMISES: Mapping[str, Promise] = {
-    "AUTOLOAD_DISABLED": Promise(Code.FAILED_PRECONDITION, 400, False),
-    "BACKEND_FAILED": Promise(Code.INTERNAL, 500, False),
-    "BACKEND_GONE": Promise(Code.UNAVAILABLE, 503, True),
-    "BACKEND_NOT_INSTALLED": Promise(Code.FAILED_PRECONDITION, 400, False),
-    "BODY_TOO_LARGE": Promise(None, 413, False),
-    "CROSS_SITE": Promise(None, 403, False),
-    "DEADLINE_EXCEEDED": Promise(Code.DEADLINE_EXCEEDED, 504, False),
-    "DRAINING": Promise(Code.UNAVAILABLE, 503, True),
-    "EXTRA_NOT_INSTALLED": Promise(Code.FAILED_PRECONDITION, 501, False),
-    "FORBIDDEN": Promise(Code.PERMISSION_DENIED, 403, False),
-    "INSTALL_FAILED": Promise(Code.INTERNAL, 500, False),
-    "INTERNAL": Promise(Code.INTERNAL, 500, False),
-    "INVALID_ARGUMENT": Promise(Code.INVALID_ARGUMENT, 400, False),
-    "INVALID_MODEL_NAME": Promise(Code.INVALID_ARGUMENT, 400, False),
-    "LOAD_FAILED": Promise(Code.INTERNAL, 500, False),
-    "METHOD_NOT_ALLOWED": Promise(None, 405, False),
-    "MISDIRECTED_REQUEST": Promise(None, 421, False),
-    "MODEL_NOT_FOUND": Promise(Code.NOT_FOUND, 404, False),
-    "MODEL_NOT_LOADED": Promise(Code.NOT_FOUND, 404, False),
-    "NOT_READY": Promise(Code.UNAVAILABLE, 503, True),
-    "NOT_SUPPORTED_BY_BACKEND": Promise(Code.UNIMPLEMENTED, 501, False),
-    "ROUTE_NOT_FOUND": Promise(None, 404, False),
-    "UNAUTHENTICATED": Promise(Code.UNAUTHENTICATED, 401, False),
-    "UNSUPPORTED_MEDIA_TYPE": Promise(None, 415, False),
+    "AUTOLOAD_DISABLED": Promise(Code.FAILED_PRECONDITION, 400),
+    "BACKEND_FAILED": Promise(Code.INTERNAL, 500),
+    "BACKEND_GONE": Promise(Code.UNAVAILABLE, 503, is_retried=True),
+    "BACKEND_NOT_INSTALLED": Promise(Code.FAILED_PRECONDITION, 400),
+    "BODY_TOO_LARGE": Promise(None, 413),
+    "CROSS_SITE": Promise(None, 403),
+    "DEADLINE_EXCEEDED": Promise(Code.DEADLINE_EXCEEDED, 504),
+    "DRAINING": Promise(Code.UNAVAILABLE, 503, is_retried=True),
+    "EXTRA_NOT_INSTALLED": Promise(Code.FAILED_PRECONDITION, 501),
+    "FORBIDDEN": Promise(Code.PERMISSION_DENIED, 403),
+    "INSTALL_FAILED": Promise(Code.INTERNAL, 500),
+    "INTERNAL": Promise(Code.INTERNAL, 500),
+    "INVALID_ARGUMENT": Promise(Code.INVALID_ARGUMENT, 400),
+    "INVALID_MODEL_NAME": Promise(Code.INVALID_ARGUMENT, 400),
+    "LOAD_FAILED": Promise(Code.INTERNAL, 500),
+    "METHOD_NOT_ALLOWED": Promise(None, 405),
+    "MISDIRECTED_REQUEST": Promise(None, 421),
+    "MODEL_NOT_FOUND": Promise(Code.NOT_FOUND, 404),
+    "MODEL_NOT_LOADED": Promise(Code.NOT_FOUND, 404),
+    "NOT_READY": Promise(Code.UNAVAILABLE, 503, is_retried=True),
+    "NOT_SUPPORTED_BY_BACKEND": Promise(Code.UNIMPLEMENTED, 501),
+    "ROUTE_NOT_FOUND": Promise(None, 404),
+    "UNAUTHENTICATED": Promise(Code.UNAUTHENTICATED, 401),
+    "UNSUPPORTED_MEDIA_TYPE": Promise(None, 415),
 }
 """Every reason there is."""
 
@@ -70,7 +70,10 @@ OF_THE_LIBRARY: Mapping[tuple[grpc.StatusCode, str], str] = {
     (Code.UNIMPLEMENTED, "Method not found!"): "there is no such method",
     (Code.RESOURCE_EXHAUSTED, "larger than max"): "the message is over the limit",
     (Code.RESOURCE_EXHAUSTED, "metadata size exceeds"): "the metadata are over the limit",
-    (Code.DEADLINE_EXCEEDED, "Deadline Exceeded"): "the deadline passed before the service could say so",
+    (
+        Code.DEADLINE_EXCEEDED,
+        "Deadline Exceeded",
+    ): "the deadline passed before the service could say so",
 }
 """What the gRPC library says by itself, without a reason: the code, a part of the text, and when."""
 

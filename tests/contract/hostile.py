@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +15,12 @@ from google.protobuf.message import Message
 
 from contract.surface import good_values, json_name
 
+IS_THOROUGH = "LOCALPLANE_FUZZ_EXAMPLES" in os.environ
+"""Whether the walk takes its time, as `make fuzz` does, or leaves out what is much like the rest."""
 DEEPEST = 3
 """How many messages the walk goes down."""
-MEGABYTE = 1_000_000
+LONG = 1_000_000 if IS_THOROUGH else 100_000
+"""Bytes of a long text: more than fits any header, and less than any limit of bodies."""
 
 TEXTS = {
     "empty": "",
@@ -28,7 +32,7 @@ TEXTS = {
     "unicode": "\u202e\ufeff日本語\U0001f600\u0000",
     "number": "-1e999",
     "words": "null",
-    "long": "x" * MEGABYTE,
+    "long": "x" * LONG,
     "many words": "a " * 20_000,
 }
 """Strings."""
@@ -63,18 +67,30 @@ FRAGMENTS = {
     "swapped surrogates": b'"\\udc00\\ud800"',
     "raw surrogate": b'"\xed\xa0\x80"',
     "not UTF-8": b'"\xff\xfe"',
-    "long": b'"' + b"x" * MEGABYTE + b'"',
+    "long": b'"' + b"x" * LONG + b'"',
     "list": b"[]",
     "list of lists": b"[[],[[]]]",
     "list of nulls": b"[null,null]",
     "mixed list": b'[1,"a",true,{},[1.5]]',
-    "long list": b"[" + b"0," * 50_000 + b"0]",
+    "long list": b"[" + b"0," * 5000 + b"0]",
     "object": b"{}",
     "other object": b'{"type":"x","a":{"b":[{"c":null}]}}',
     "lists of depth": b"[" * 500 + b"]" * 500,
     "objects of depth": b'{"a":' * 500 + b"1" + b"}" * 500,
 }
 """JSON, or what is nearly JSON, to stand in the place of any value."""
+
+INNER_FRAGMENTS = (
+    "null",
+    "minus",
+    "infinite text",
+    "text",
+    "lone surrogate",
+    "mixed list",
+    "object",
+    "objects of depth",
+)
+"""The fragments that stand in the place of a value inside another, unless the walk is thorough."""
 
 BODIES = {
     "nothing": b"",
@@ -107,7 +123,7 @@ BODIES = {
     "duplicates": b'{"model":"echo","model":5,"model":null,"model":"nobody"}',
     "unknown fields": b'{"nothing":1,"__proto__":{},"":2,"MODEL":"x","model ":"y"}',
     "many names": b"{" + b",".join(b'"k%d":%d' % (n, n) for n in range(20_000)) + b"}",
-    "long name": b'{"' + b"k" * MEGABYTE + b'":1}',
+    "long name": b'{"' + b"k" * LONG + b'":1}',
 }
 """Whole bodies."""
 
@@ -126,8 +142,7 @@ WIRE = {
 def messages(start: Message, depth: int = DEEPEST) -> Iterator[tuple[str, Message]]:
     """Yield a message in which nothing is set, and then copies with one value changed each."""
     yield "nothing set", type(start)()
-    for label, changed in _changes(start, depth):
-        yield label, changed
+    yield from _changes(start, depth)
 
 
 def _changes(start: Message, depth: int) -> Iterator[tuple[str, Message]]:
@@ -160,7 +175,7 @@ def _values(field: FieldDescriptor, start: Message, depth: int) -> Iterator[tupl
     for label, value in _single(field, held[0] if len(held) else None, depth):
         one = value if one is None else one
         yield f"one, {label}", [value]
-    yield "very many", [one] * 50_000
+    yield "very many", [one] * 5000
 
 
 def _held(field: FieldDescriptor, start: Message) -> Any:
@@ -247,8 +262,8 @@ def bodies_of(method: str, descriptor: Descriptor) -> Iterator[tuple[str, bytes]
         body = copy.deepcopy(good)
         _put(body, path, _PLACE)
         before, _, after = json.dumps(body).partition(f'"{_PLACE}"')
-        for label, fragment in FRAGMENTS.items():
-            yield f"{'.'.join(path)}: {label}", before.encode() + fragment + after.encode()
+        for label in FRAGMENTS if IS_THOROUGH or len(path) == 1 else INNER_FRAGMENTS:
+            yield f"{'.'.join(path)}: {label}", before.encode() + FRAGMENTS[label] + after.encode()
 
 
 _PLACE = "the place of the fragment"

@@ -15,7 +15,7 @@ from contract.conftest import CONFIGURATIONS
 from contract.error_table import check_call_error
 from contract.hostile import messages, wire_of
 from contract.surface import METHODS, good_request
-from contract.transports import GrpcTransport, _error
+from contract.transports import _error
 from contract.walk import Walk
 from localplane_server.app import App
 from localplane_server.config import MEBIBYTE

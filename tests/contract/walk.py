@@ -37,7 +37,9 @@ class Walk:
         """Send bytes in place of a message."""
         await self._send(label, self._wire(channel, request))
 
-    async def rest(self, label: str, client: httpx.AsyncClient, verb: str, url: str, **sent: Any) -> None:
+    async def rest(
+        self, label: str, client: httpx.AsyncClient, verb: str, url: str, **sent: Any
+    ) -> None:
         """Send a request of HTTP."""
         await self._send(label, self._rest(client, verb, url, sent))
 
