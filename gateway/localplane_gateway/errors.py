@@ -188,6 +188,9 @@ class RpcError(GatewayError):
                 reason, details = "INTERNAL", "internal error"
             elif code is grpc.StatusCode.UNAVAILABLE:
                 details = "the service cannot be reached"
+            elif code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                # Of messages, and where a gateway takes larger ones than the service behind it.
+                reason, details = "BODY_TOO_LARGE", "the body is larger than the service takes"
         headers: Headers = []
         if code is grpc.StatusCode.UNAUTHENTICATED:
             headers.append((b"www-authenticate", b"Bearer"))

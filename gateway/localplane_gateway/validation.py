@@ -48,7 +48,11 @@ class ValidationOperation:
 
     def _complaint(self, body: dict[str, Any]) -> InvalidRequestError:
         """Put the first thing that is wrong into words. Its value may be large: it is left out."""
-        error = next(self._validator.iter_errors(body))
+        try:
+            error = next(self._validator.iter_errors(body))
+        except ValueError:  # it repeats the value, but not one of any depth
+            message = "cannot read the body: it is nested too deeply"
+            return InvalidRequestError(message)
         kind = error.kind.as_dict()
         path = list(error.instance_path)
         if error.kind.name == "required":

@@ -108,7 +108,10 @@ class TestWithoutReason:
             (Code.INTERNAL, (500, "INTERNAL", "internal error")),
             (Code.DATA_LOSS, (500, "INTERNAL", "internal error")),
             (Code.UNAVAILABLE, (503, "UNAVAILABLE", "the service cannot be reached")),
-            (Code.RESOURCE_EXHAUSTED, (429, "RESOURCE_EXHAUSTED", "secret insides")),
+            (
+                Code.RESOURCE_EXHAUSTED,
+                (413, "BODY_TOO_LARGE", "the body is larger than the service takes"),
+            ),
         ],
     )
     async def test_of_the_library(

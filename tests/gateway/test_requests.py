@@ -276,6 +276,15 @@ class TestBody:
 
         assert response.status_code in (200, 400)
 
+    @pytest.mark.parametrize("depth", [90, 500, 900])
+    async def test_deep_and_wrong(self, api: httpx.AsyncClient, depth: int) -> None:
+        """What is wrong with a field is told however deep the value is that stands there."""
+        content = b'{"model":' + b"[" * depth + b"]" * depth + b"}"
+
+        error = error_of(await api.post("/backend/load", content=content))
+
+        assert 400 == error["code"]
+
     @pytest.mark.parametrize(
         ("body", "expected"),
         [
