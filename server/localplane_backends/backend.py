@@ -13,6 +13,11 @@ Request = backend_pb2.PredictOptions | backend_pb2.DetokenizeRequest | backend_p
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
+LONGEST_MESSAGE = 1000
+"""Characters of an error's message. It travels as a header, and a caller that gets more headers than
+it takes learns nothing but that."""
+
+
 class Backend(backend_pb2_grpc.BackendServicer):
     """A servicer of the backend protocol that serves one model, once `LoadModel` has loaded it.
 
@@ -42,6 +47,8 @@ class Backend(backend_pb2_grpc.BackendServicer):
 
     async def refuse(self, context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
         """End the call with an error that names this backend."""
+        if len(message) > LONGEST_MESSAGE:
+            message = f"{message[:LONGEST_MESSAGE]}..."
         await context.abort(code, f"{self.name}: {message}")
         raise AssertionError  # abort() raises
 

@@ -23,6 +23,7 @@ Any call
     ``hang:METHOD``         never answers that method
     ``unimplemented:METHOD`` answers it with UNIMPLEMENTED
     ``fail:METHOD=CODE``    answers it with that status code
+    ``error_padding:N``     writes N more characters into the message of such an error
 Ending
     ``ignore_sigterm``      goes on after SIGTERM
 
@@ -56,6 +57,7 @@ NAMES = frozenset(
         "daemonise_child",
         "die_on_predict",
         "die_while_loading",
+        "error_padding",
         "fail",
         "hang",
         "ignore_sigterm",
@@ -242,7 +244,8 @@ class Misbehaviour(grpc.aio.ServerInterceptor):
             if options.get("hang") == method:
                 await asyncio.Event().wait()
             if failing == method:
-                await context.abort(grpc.StatusCode[code], f"fake: {code.lower()}")
+                padding = "." * int(options.get("error_padding", "0"))
+                await context.abort(grpc.StatusCode[code], f"fake: {code.lower()}{padding}")
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "fake: not implemented")
             raise AssertionError
 

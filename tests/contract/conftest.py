@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -12,7 +13,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from contract.census import settled, stop_backends, take_census
 from contract.transports import GrpcTransport, RestTransport, Transport
+from localplane.v1 import system_service_pb2
 from localplane_gateway.app import build_app
 from localplane_gateway.server import serving
 from localplane_gateway.settings import GatewaySettings
@@ -63,13 +66,21 @@ def programs() -> BackendPrograms:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def app(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> AsyncGenerator[App]:
-    """A service that runs in this process, with real backends."""
+async def app(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path
+) -> AsyncGenerator[App]:
+    """A service that runs in this process, with real backends. A module's `SETTINGS` are its settings."""
     data_dir = tmp_path_factory.mktemp("data")
     write_models(data_dir / "models", tiny_gguf)
     anywhere = Endpoint("127.0.0.1", 0)
     settings = Settings(
-        data_dir=data_dir, grpc_listen=anywhere, http_listen=anywhere, shutdown_grace=1.0
+        **{
+            "data_dir": data_dir,
+            "grpc_listen": anywhere,
+            "http_listen": anywhere,
+            "shutdown_grace": 1.0,
+            **getattr(request.module, "SETTINGS", {}),
+        }
     )
     environment = dict(os.environ)
     async with running(
@@ -105,3 +116,22 @@ async def transports(app: App) -> AsyncGenerator[dict[str, Transport]]:
 def transport(request: pytest.FixtureRequest, transports: dict[str, Transport]) -> Transport:
     """One transport after the other."""
     return transports[request.param]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def unharmed(
+    app: App, transports: dict[str, Transport], caplog: pytest.LogCaptureFixture
+) -> AsyncGenerator[None]:
+    """The service is the same after the test: ready, with no more files, tasks or processes; and nothing broke in it."""
+    for transport in transports.values():  # so that every connection is open
+        await transport.call("SystemService.GetVersion", system_service_pb2.GetVersionRequest())
+    await stop_backends(app)
+    before = take_census()
+    with caplog.at_level(logging.ERROR):
+        yield
+    for transport in transports.values():
+        await transport.call("SystemService.Ready", system_service_pb2.ReadyRequest())
+    await stop_backends(app)
+    after = await settled(before)
+    assert all(new <= old for new, old in zip(after, before, strict=True)), (before, after)
+    assert [] == [record for record in caplog.records if record.name.startswith("localplane")]

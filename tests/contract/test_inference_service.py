@@ -107,6 +107,10 @@ class TestChat:
             ({"stop": ["x"] * 17}, "stop"),
             ({"response_format": {"type": "xml"}}, "response_format"),
             ({"response_format": {"type": "json_schema"}}, "response_format"),
+            ({"tools": [{"type": "function"}] * 1025}, "tools"),
+            ({"tool_choice": []}, "tool_choice"),
+            ({"tool_choice": 5}, "tool_choice"),
+            ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "ToolChoice"),
         ],
     )
     async def test_bad_options(
@@ -130,6 +134,12 @@ class TestChat:
         error = await fails(transport, "Chat", pb.ChatRequest(model="tiny"))
 
         assert "INVALID_ARGUMENT" == error.reason
+
+    async def test_too_many_messages(self, transport: Transport) -> None:
+        """A template takes its time with each message, and cannot be interrupted."""
+        error = await fails(transport, "Chat", chat("tiny", *["x"] * 4097))
+
+        assert ("INVALID_ARGUMENT", "messages") == (error.reason, error.metadata["field"])
 
     async def test_too_long(self, transport: Transport) -> None:
         """A chat that does not fit the context is the caller's error, with both sizes."""

@@ -375,6 +375,15 @@ class TestPredict:
                 },
                 "type",
             ),
+            (
+                # The engine quotes all of them, which is more than fits the header of a message.
+                {
+                    "UseTokenizerTemplate": True,
+                    "Messages": [backend_pb2.Message(role="user", content="x")],
+                    "Tools": json.dumps([{"type": 7, "junk": "x" * 100_000}]),
+                },
+                "type",
+            ),
         ],
     )
     def test_wrong(self, tiny: Llama, fields: dict[str, Any], text: str) -> None:

@@ -278,7 +278,7 @@ class ChatRequest(_message.Message):
     """Whether REST streams the answer. `ChatStream` streams whatever this says. Default: false."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_inference_pb2.ChatMessage]:
-        """The messages so far, at least one."""
+        """The messages so far, 1 to 4096."""
 
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -290,7 +290,7 @@ class ChatRequest(_message.Message):
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
-        """Tools that the model may call, in OpenAI's shape."""
+        """Tools that the model may call, in OpenAI's shape. At most 1024."""
 
     @_builtins.property
     def tool_choice(self) -> _struct_pb2.Value:

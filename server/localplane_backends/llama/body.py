@@ -87,10 +87,29 @@ def _add_chat(
     if request.ToolChoice:
         bare = request.ToolChoice in TOOL_CHOICES
         choice = request.ToolChoice if bare else _parsed("ToolChoice", request.ToolChoice, object)
-        body["tool_choice"] = choice
+        _add_choice(body, choice)
     if request.Logprobs:
         body["logprobs"] = True
         body["top_logprobs"] = request.TopLogprobs
+
+
+def _add_choice(body: dict[str, Any], choice: Any) -> None:
+    if isinstance(choice, dict):
+        # The engine cannot be told which function to call, and would call any or none. So it must
+        # call one, and sees no other.
+        name = _function_name(choice)
+        body["tools"] = [tool for tool in body.get("tools", ()) if _function_name(tool) == name]
+        if not (name and body["tools"]):
+            raise BodyError("ToolChoice names no function of Tools")
+        choice = "required"
+    if not isinstance(choice, str) or choice not in TOOL_CHOICES:
+        raise BodyError(f"ToolChoice is neither one of {', '.join(TOOL_CHOICES)} nor a function")
+    body["tool_choice"] = choice
+
+
+def _function_name(tool: Any) -> Any:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    return function.get("name") if isinstance(function, dict) else None
 
 
 def _add_prompt(

@@ -20,6 +20,10 @@ MOST_ANSWERS = 16
 """Answers that one call can ask for, of one prompt."""
 MOST_PROMPTS = 128
 """Texts that one call can have completed."""
+MOST_MESSAGES = 4096
+"""Messages of one chat. An engine puts them through the model's template in one go, which nobody can interrupt."""
+MOST_TOOLS = 1024
+"""Tools that one chat can offer."""
 MOST_STOPS = 16
 """Stop texts of one call."""
 
@@ -88,6 +92,12 @@ class TextGenerator:
         if len(request.prompts) > MOST_PROMPTS:
             message = f"cannot complete more than {MOST_PROMPTS} texts in one call"
             raise InvalidArgumentError(message, field="prompt")
+        if len(request.messages) > MOST_MESSAGES:
+            message = f"cannot answer a chat of more than {MOST_MESSAGES} messages"
+            raise InvalidArgumentError(message, field="messages")
+        if len(request.tools) > MOST_TOOLS:
+            message = f"cannot offer more than {MOST_TOOLS} tools"
+            raise InvalidArgumentError(message, field="tools")
         if not 1 <= request.answers <= MOST_ANSWERS:
             raise InvalidArgumentError(f"n must be between 1 and {MOST_ANSWERS}", field="n")
         if len(request.stop) > MOST_STOPS:

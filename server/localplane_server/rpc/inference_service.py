@@ -15,6 +15,8 @@ from localplane.v1 import inference_pb2, inference_service_pb2, inference_servic
 from localplane_server.errors import InvalidArgumentError
 from localplane_server.inference.embedding import Embedder
 from localplane_server.inference.generation import (
+    MOST_MESSAGES,
+    MOST_TOOLS,
     Generated,
     GenerationRequest,
     TextGenerator,
@@ -181,15 +183,24 @@ def _chat_request(request: inference_service_pb2.ChatRequest) -> GenerationReque
         model=request.model,
         messages=tuple(
             turn_from_proto(message, f"messages[{number}]")
-            for number, message in enumerate(request.messages)
+            # No more than it takes to see that they are too many: each costs the event loop a while.
+            for number, message in enumerate(request.messages[: MOST_MESSAGES + 1])
         ),
         sampling=sampling_from_proto(request),
         stop=tuple(request.stop),
         answers=request.n if request.HasField("n") else 1,
-        tools=tuple(plain(tool) for tool in request.tools),
-        tool_choice=plain(request.tool_choice) if request.HasField("tool_choice") else None,
+        tools=tuple(plain(tool) for tool in request.tools[: MOST_TOOLS + 1]),
+        tool_choice=_tool_choice(request),
         response_format=_response_format(request),
     )
+
+
+def _tool_choice(request: inference_service_pb2.ChatRequest) -> str | dict[str, Any] | None:
+    choice = plain(request.tool_choice) if request.HasField("tool_choice") else None
+    if choice is None or isinstance(choice, str | dict):
+        return choice
+    message = "tool_choice must be none, auto, required, or the function to call"
+    raise InvalidArgumentError(message, field="tool_choice")
 
 
 def _response_format(request: inference_service_pb2.ChatRequest) -> dict[str, Any] | None:

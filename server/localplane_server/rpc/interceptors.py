@@ -18,10 +18,11 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool
+from google.protobuf.message import DecodeError
 
 from localplane.v1 import options_pb2
 from localplane_server import events
-from localplane_server.errors import LocalplaneError, OverdueError
+from localplane_server.errors import InvalidArgumentError, LocalplaneError, OverdueError
 from localplane_server.rpc.access import ACCESS, Keys, Role
 from localplane_server.rpc.status import INTERNAL, code_of, internal_status, status_of
 
@@ -126,15 +127,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         service = descriptor_pool.Default().FindServiceByName(_service_of(method))
         descriptor = service.methods_by_name[method.rpartition("/")[2]]
         role = ACCESS[descriptor.GetOptions().Extensions[options_pb2.access]]
+        read = _reading(handler.request_deserializer, descriptor.input_type.full_name)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 self._stream(method, role, handler.unary_stream),
-                request_deserializer=handler.request_deserializer,
+                request_deserializer=read,
                 response_serializer=handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
             self._unary(method, role, handler.unary_unary),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=read,
             response_serializer=handler.response_serializer,
         )
 
@@ -143,6 +145,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             note = _Note(self._events, method, context)
             try:
                 self._keys.check(note.authorization, role)
+                if isinstance(request, LocalplaneError):
+                    raise request
                 remaining = context.time_remaining()
                 if remaining is None:
                     return await behaviour(request, context)
@@ -161,6 +165,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             note = _Note(self._events, method, context)
             try:
                 self._keys.check(note.authorization, role)
+                if isinstance(request, LocalplaneError):
+                    raise request
                 # No timeout here: it would fire inside whatever the reader does between two messages. The library
                 # itself ends an overdue stream, and the in-process channel does so where it reads.
                 async with aclosing(behaviour(request, context)) as messages:
@@ -173,6 +179,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 note.emit()
 
         return call
+
+
+def _reading(deserialize: Callable[[bytes], Any], name: str) -> Callable[[bytes], Any]:
+    """Return what reads a request, and gives the error in its place when the bytes are none.
+
+    If it raised, the library would answer UNKNOWN with the name of a class of ours, and log a trace of the stack.
+    """
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return InvalidArgumentError(f"cannot read the request: these bytes are no {name}")
+
+    return read
 
 
 class _Note:

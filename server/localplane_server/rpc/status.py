@@ -27,8 +27,20 @@ CODES: dict[type[errors.LocalplaneError], grpc.StatusCode] = {
 }
 """The code of each kind. A leaf has its kind's."""
 
+LARGEST_STATUS_BYTES = 7 * 1024
+"""Of headers, which is how a status travels. Clients take 8 KiB for sure; the other headers need some of it."""
+
 INTERNAL = "internal error"
 """All that a caller is told of an error that nobody foresaw."""
+
+
+_GAP = " ... "
+_LONGEST_TEXT = 4096
+_SHORTEST_TEXT = 64
+# What gRPC writes as it is into the header of the message; the rest it escapes.
+_IS_PLAIN = [
+    chr(byte).isascii() and chr(byte).isprintable() and chr(byte) != "%" for byte in range(256)
+]
 
 
 def code_of(error: errors.LocalplaneError) -> grpc.StatusCode:
@@ -40,25 +52,56 @@ def code_of(error: errors.LocalplaneError) -> grpc.StatusCode:
 
 
 def status_of(error: errors.LocalplaneError) -> grpc.Status:
-    """Return an error as a gRPC status with `ErrorInfo`, and `BadRequest` or `RetryInfo` where they fit."""
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    """Return an error as a gRPC status with `ErrorInfo`, and `BadRequest` or `RetryInfo` where they fit.
+
+    Texts that are too long for the headers lose their middles: a client that gets more headers than it takes is told
+    nothing but that.
+    """
+    longest = _LONGEST_TEXT
+    status = _status_with_texts(error, longest)
+    while _header_bytes(status) > LARGEST_STATUS_BYTES and longest > _SHORTEST_TEXT:
+        longest //= 2
+        status = _status_with_texts(error, longest)
+    return status
+
+
+def _status_with_texts(error: errors.LocalplaneError, longest: int) -> grpc.Status:
+    """Return the status of an error whose texts have at most so many characters."""
+    message = _shortened(error.message, longest)
+    metadata = {name: _shortened(value, longest) for name, value in error.metadata.items()}
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
     details: list[Message] = [info]
     if isinstance(error, errors.InvalidArgumentError) and error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=error.message
+            field=error.field, description=message
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, errors.UnavailableError):
         delay = Duration()
         delay.FromMilliseconds(int(error.retry_after_seconds * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    return _status(code_of(error), error.message, details)
+    return _status(code_of(error), message, details)
 
 
 def internal_status() -> grpc.Status:
     """Return the status of an error that nobody foresaw."""
     info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN)
     return _status(grpc.StatusCode.INTERNAL, INTERNAL, [info])
+
+
+def _shortened(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    half = (longest - len(_GAP)) // 2
+    return text[:half] + _GAP + text[-half:]
+
+
+def _header_bytes(status: grpc.Status) -> int:
+    """Return what a status takes in headers: its text with escapes, and its details in base64."""
+    text = status.details.encode()
+    plain = sum(_IS_PLAIN[byte] for byte in text)
+    binary = sum(len(value) for _, value in status.trailing_metadata)
+    return plain + 3 * (len(text) - plain) + binary * 4 // 3
 
 
 def _status(code: grpc.StatusCode, message: str, details: list[Message]) -> grpc.Status:

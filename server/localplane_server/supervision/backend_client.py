@@ -40,6 +40,9 @@ KNOCK_SECONDS = 0.005
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # An error's message is a header, and some backends quote all that they could not read.
+    ("grpc.max_metadata_size", MAX_MESSAGE_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_MESSAGE_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),

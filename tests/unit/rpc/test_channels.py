@@ -87,6 +87,7 @@ class Wired:
     """Servicers behind a channel."""
 
     def __init__(self, channel: Any, models: Models, inference: Inference) -> None:
+        self.channel = channel
         self.servicer, self.inference_servicer = models, inference
         self.models = model_service_pb2_grpc.ModelServiceStub(channel)
         self.inference = inference_service_pb2_grpc.InferenceServiceStub(channel)
@@ -283,3 +284,25 @@ class TestStream:
 
         assert grpc.StatusCode.DEADLINE_EXCEEDED is caught.value.code()
         await asyncio.wait_for(wired.inference_servicer.closed.wait(), 5)
+
+
+@pytest.mark.parametrize("method", ["ModelService/GetModel", "InferenceService/CompleteStream"])
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        (KEY, (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")),
+        ((), (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")),
+    ],
+)
+async def test_bytes_that_are_no_request(
+    method: str, metadata: Any, expected: tuple[grpc.StatusCode, str]
+) -> None:
+    """They are refused like any wrong argument, to those who may ask."""
+    interceptor = CallInterceptor(Keys({"k": Role.USER}), Events())
+    async with over_the_wire(interceptor) as wired:
+        call = wired.channel.unary_unary(f"/localplane.v1.{method}")(b"\xff", metadata=metadata)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+
+    assert expected == (caught.value.code(), reason_of(caught.value))
+    assert "DecodeError" not in (caught.value.details() or "")

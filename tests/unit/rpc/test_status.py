@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
 import re
 from collections import Counter
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -91,3 +93,19 @@ def test_retry_info_says_when() -> None:
 def test_a_leaf_has_the_code_of_its_kind() -> None:
     """The kind decides."""
     assert grpc.StatusCode.NOT_FOUND is code_of(errors.ModelNotFoundError("m"))
+
+
+@pytest.mark.parametrize("text", ["x", "%", "\0", "é", "\U0001f600", "a log line | "])
+@pytest.mark.parametrize("count", [10, 1000, 100_000])
+def test_a_status_fits_the_headers(text: str, count: int) -> None:
+    """Clients refuse more than 8 KiB of headers. What is cut is the middle: a log ends with the cause."""
+    message = f"it began {text * count} and ended"
+    error = errors.InvalidArgumentError(message, field="f", log=text * count)
+    status = status_of(error)
+    binary = dict(status.trailing_metadata)["grpc-status-details-bin"]
+    assert isinstance(binary, bytes)
+
+    assert len(quote(status.details, safe=" /:;,|")) + len(base64.b64encode(binary)) < 7300
+    assert status.details.startswith("it began")
+    assert status.details.endswith("and ended")
+    assert status.details == message or count > 10

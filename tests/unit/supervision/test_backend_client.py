@@ -204,6 +204,13 @@ class TestPredict:
         with pytest.raises(expected):
             await client.predict(Prediction(prompt="x"))
 
+    async def test_long_message(self, client: BackendClient) -> None:
+        """A backend may say more of what is wrong than gRPC takes by default; the code must not be lost over it."""
+        await load(client, "fail:Predict=INVALID_ARGUMENT", "error_padding:100000")
+
+        with pytest.raises(errors.InvalidArgumentError, match="fake: invalid_argument"):
+            await client.predict(Prediction(prompt="x"))
+
 
 class TestPredictStream:
     async def test_pieces(self, client: BackendClient) -> None:

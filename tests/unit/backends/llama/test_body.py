@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -79,6 +80,14 @@ class TestRead:
         """LocalAI sends the words of a tool choice without quotes."""
         assert "required" == read(chat(ToolChoice="required"))[1]["tool_choice"]
 
+    def test_named_tool_choice(self) -> None:
+        """The engine cannot be told which function to call: it must call one, and sees only that one."""
+        tools = [{"type": "function", "function": {"name": name}} for name in ("f", "g")]
+        choice = {"type": "function", "function": {"name": "g"}}
+        _, body = read(chat(Tools=json.dumps(tools), ToolChoice=json.dumps(choice)))
+
+        assert ([tools[1]], "required") == (body["tools"], body["tool_choice"])
+
     def test_calls_in_history(self) -> None:
         """A message that only calls tools has no text; its answer names the call."""
         calls = '[{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]'
@@ -129,6 +138,19 @@ class TestRead:
             (request(LogitBias="[]"), "LogitBias is not a JSON object"),
             (chat(Tools="{}"), "Tools is not a JSON array"),
             (chat(ToolChoice="{"), "ToolChoice is not JSON: "),
+            (chat(ToolChoice="[]"), "ToolChoice is neither"),
+            (chat(ToolChoice='"sometimes"'), "ToolChoice is neither"),
+            (chat(ToolChoice="{}"), "ToolChoice names no function of Tools"),
+            (
+                chat(ToolChoice='{"function": 5}', Tools="[5]"),
+                "ToolChoice names no function of Tools",
+            ),
+            (
+                chat(
+                    ToolChoice='{"function": {"name": "f"}}', Tools='[{"function": {"name": "g"}}]'
+                ),
+                "ToolChoice names no function of Tools",
+            ),
             (request(Metadata={"response_format": "7"}), "response_format is not a JSON object"),
             (
                 request(Metadata={"response_format": '{"type": "xml"}'}),
