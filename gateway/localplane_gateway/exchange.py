@@ -82,6 +82,10 @@ class Exchange:
         exchange: Exchange = scope[_KEY]
         return exchange
 
+    def leave(self) -> None:
+        """Let go of the request: memory that holds itself is freed only by a sweep through all."""
+        del self.scope[_KEY]
+
     @property
     def raw_path(self) -> bytes:
         """The path as the client sent it: encoded, without the query."""
