@@ -8,11 +8,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 import grpc
+import uvicorn
 import uvloop
 from starlette.types import Receive, Scope, Send
 
 from localplane.v1 import system_service_pb2
-from localplane_gateway.server import serving
+from localplane_gateway.server import SETTINGS
 from localplane_server import __version__
 from localplane_server.config import load_settings
 from localplane_server.rpc.server import server_options
@@ -48,7 +49,7 @@ def serve_grpc() -> None:
 
 
 def serve_http() -> None:
-    """Serve HTTP with no framework, through the gateway's own uvicorn."""
+    """Serve HTTP with no framework, by uvicorn as it comes, with the gateway's settings."""
     _run(_serve_http())
 
 
@@ -69,10 +70,9 @@ async def _serve_grpc() -> None:
 
 async def _serve_http() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    async with serving(answer, [listener], grace_seconds=1):
-        print(f"ready grpc=- http=127.0.0.1:{port} pid=0", flush=True)
-        await asyncio.Event().wait()
+    server = uvicorn.Server(uvicorn.Config(answer, **SETTINGS, http="httptools"))
+    print(f"ready grpc=- http=127.0.0.1:{listener.getsockname()[1]} pid=0", flush=True)
+    await server.serve([listener])
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
