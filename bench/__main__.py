@@ -1,7 +1,7 @@
 """Run the measurements, each in a process of its own.
 
-Usage: ``python bench [NAME ...] [--json]``. Run by ``make bench``. A measurement is a script in
-this folder that can be run alone; a module that only others import is none.
+Usage: ``python bench [NAME ...] [--json] [--rounds N]``. Run by ``make bench``. A measurement is a
+script in this folder that can be run alone; a module that only others import is none.
 """
 
 from __future__ import annotations
@@ -30,17 +30,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description="Run the measurements.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(known)}")
     parser.add_argument("--json", action="store_true", help="print one JSON object, by name")
+    parser.add_argument("--rounds", type=int, help="rounds of each, in place of its own number")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.names if name not in known]:
         parser.error(f"no such measurement: {', '.join(unknown)}")
 
+    options = ["--json"] if arguments.json else []
+    if arguments.rounds is not None:
+        options += ["--rounds", str(arguments.rounds)]
     failed = 0
     results: dict[str, object] = {}
     for name in arguments.names or known:
         if not arguments.json:
             print(f"== {name}", flush=True)
         done = subprocess.run(
-            [sys.executable, str(known[name]), *(["--json"] if arguments.json else [])],
+            [sys.executable, str(known[name]), *options],
             stdout=subprocess.PIPE if arguments.json else None,
             text=True,
             check=False,

@@ -9,6 +9,9 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,10 @@ class Figure:
     def of(cls, values: Sequence[float]) -> Figure:
         """Sum up the values of all rounds."""
         median = statistics.median(values)
+        if len(values) < 2:
+            return cls(median=median, spread=0.0)
         first, _, third = statistics.quantiles(values, n=4)
-        return cls(median=median, spread=(third - first) / median)
+        return cls(median=median, spread=(third - first) / median if median else 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +53,73 @@ class Comparison:
     ratio: Figure
     """How many times better ours is, round by round."""
 
+    extra: float
+    """Median of what ours is more than the base, round by round."""
+
     target: float | None
-    """The least ratio wanted; None when the comparison only informs."""
+    """The least ratio wanted; None when the ratio only informs."""
+
+    limit: float | None
+    """The most that ours may be more than the base; None when the difference only informs."""
 
     @property
     def is_met(self) -> bool:
-        """Whether the ratio is what it should be."""
-        return self.target is None or self.ratio.median >= self.target
+        """Whether the ratio and the difference are what they should be."""
+        is_fast = self.target is None or self.ratio.median >= self.target
+        return is_fast and (self.limit is None or self.extra <= self.limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One measure that is compared with nothing."""
+
+    name: str
+    """What was measured."""
+
+    unit: str
+    """Its unit."""
+
+    value: float
+    """The measure."""
+
+
+Result = Comparison | Reading
+
+
+def take_turns(ours: Callable[[], T], base: Callable[[], T], *, rounds: int) -> list[tuple[T, T]]:
+    """Take two measures in turns and return both of each round; each call gives its value."""
+    pairs = []
+    for index in range(rounds):
+        # Each goes first in every other round, in case one warms a cache for the other.
+        if index % 2:
+            mine, other = ours(), base()
+        else:
+            other, mine = base(), ours()
+        pairs.append((mine, other))
+    return pairs
+
+
+def comparison(
+    name: str,
+    pairs: Sequence[tuple[float, float]],
+    *,
+    unit: str,
+    target: float | None = None,
+    limit: float | None = None,
+    is_more_better: bool = False,
+) -> Comparison:
+    """Sum up what the rounds gave, ours first in each pair."""
+    ratios = [mine / other if is_more_better else other / mine for mine, other in pairs]
+    return Comparison(
+        name=name,
+        unit=unit,
+        ours=Figure.of([mine for mine, _ in pairs]),
+        base=Figure.of([other for _, other in pairs]),
+        ratio=Figure.of(ratios),
+        extra=statistics.median(mine - other for mine, other in pairs),
+        target=target,
+        limit=limit,
+    )
 
 
 def compare(
@@ -67,24 +132,9 @@ def compare(
     target: float | None = None,
     is_more_better: bool = False,
 ) -> Comparison:
-    """Take two measures in turns; each call of a measure gives its value for one round."""
-    pairs = []
-    for index in range(rounds):
-        # Each goes first in every other round, in case one warms a cache for the other.
-        if index % 2:
-            mine, other = ours(), base()
-        else:
-            other, mine = base(), ours()
-        pairs.append((mine, other))
-    ratios = [mine / other if is_more_better else other / mine for mine, other in pairs]
-    return Comparison(
-        name=name,
-        unit=unit,
-        ours=Figure.of([mine for mine, _ in pairs]),
-        base=Figure.of([other for _, other in pairs]),
-        ratio=Figure.of(ratios),
-        target=target,
-    )
+    """Take two measures in turns and sum them up."""
+    pairs = take_turns(ours, base, rounds=rounds)
+    return comparison(name, pairs, unit=unit, target=target, is_more_better=is_more_better)
 
 
 def microseconds(call: Callable[[], object], *, round_seconds: float = 0.02) -> Callable[[], float]:
@@ -104,19 +154,35 @@ def arguments(description: str | None, *, rounds: int) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def report(comparisons: Sequence[Comparison], *, as_json: bool) -> None:
-    """Print comparisons to standard output."""
+def report(results: Sequence[Result], *, as_json: bool) -> None:
+    """Print results to standard output."""
     if as_json:
-        print(json.dumps([asdict(one) | {"is_met": one.is_met} for one in comparisons], indent=2))
+        print(json.dumps([_row(one) for one in results], indent=2))
         return
-    print(f"{'':44}{'ours':>12}{'base':>12}  {'':8}{'ratio':>8}{'spread':>8}{'target':>8}")
+    comparisons = [one for one in results if isinstance(one, Comparison)]
+    print(
+        f"{'':44}{'ours':>12}{'base':>12}  {'':8}{'extra':>10}{'ratio':>8}{'spread':>8}{'target':>9}"
+    )
     for one in comparisons:
-        target = "" if one.target is None else f"{one.target:g}"
         print(
             f"{one.name:44}{one.ours.median:12.2f}{one.base.median:12.2f}  {one.unit:8}"
-            f"{one.ratio.median:8.2f}{one.ratio.spread:8.0%}{target:>8}"
+            f"{one.extra:+10.2f}{one.ratio.median:8.2f}{one.ratio.spread:8.0%}{_wanted(one):>9}"
             f"{'' if one.is_met else '  missed'}"
         )
+    for reading in results:
+        if isinstance(reading, Reading):
+            print(f"{reading.name:44}{reading.value:12.2f}{'':12}  {reading.unit}")
+
+
+def _row(result: Result) -> dict[str, object]:
+    row: dict[str, object] = asdict(result)
+    return row | {"is_met": result.is_met} if isinstance(result, Comparison) else row
+
+
+def _wanted(one: Comparison) -> str:
+    if one.limit is not None:
+        return f"{one.limit:+g}"
+    return "" if one.target is None else f"{one.target:g}"
 
 
 def _processor_seconds(call: Callable[[], object], calls: int) -> float:

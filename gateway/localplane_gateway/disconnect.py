@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import types
+from collections.abc import Awaitable, Generator
 from types import TracebackType
+from typing import Any, TypeVar
 
 from starlette.types import Receive
 
 from localplane_gateway.errors import ClientGoneError
 
+T = TypeVar("T")
+
 # Most calls are over by then, and a task for each of them would cost more than the calls.
 _WATCH_AFTER_SECONDS = 0.02
+
+
+@types.coroutine
+def unless_gone(work: Awaitable[T], receive: Receive) -> Generator[Any, Any, T]:
+    """Await something; end it when the client closes the connection, as `DisconnectWatch` does.
+
+    What is over without having waited for anything is never watched: most calls within a process
+    are, and even a timer costs as much as half of such a call.
+
+    Raises:
+        ClientGoneError: If the client has gone.
+    """
+    steps = work.__await__()
+    try:
+        awaited = next(steps)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    with DisconnectWatch(receive):
+        while True:
+            try:
+                yield awaited
+            except BaseException as error:  # noqa: BLE001 - the work must have it, whatever it is
+                try:
+                    awaited = steps.throw(error)
+                except StopIteration as end:
+                    return end.value  # type: ignore[no-any-return]
+            else:
+                return (yield from steps)
 
 
 class DisconnectWatch:

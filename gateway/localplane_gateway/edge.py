@@ -85,6 +85,7 @@ class Edge:
             logger.exception("request failed", extra={"route": exchange.route})
             await exchange.fail(InternalError())
         finally:
+            exchange.leave()
             if self._observer is not None:
                 self._observer(
                     method=exchange.method,

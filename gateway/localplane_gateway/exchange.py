@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import re
+import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,9 @@ JSON = b"application/json"
 
 _KEY = "localplane.exchange"
 _CREDENTIALS = frozenset({b"authorization", b"cookie", b"x-api-key", b"xi-api-key"})
+# Random once: each look at the system's random numbers has other threads take over the interpreter.
+_PROCESS_ID = secrets.token_hex(6).encode()
+_numbers = itertools.count(1)
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -53,7 +57,7 @@ class Exchange:
         """Headers of the request by lower-case name; the last one wins."""
         given = self.headers.get(b"x-request-id")
         if given is None or not _SANE_ID.fullmatch(given):
-            given = os.urandom(12).hex().encode()
+            given = b"%s-%x" % (_PROCESS_ID, next(_numbers))
         self.request_id = given
         """The client's own identifier of the request where it is a sane one, else a new one."""
         self.route = ""
@@ -77,6 +81,10 @@ class Exchange:
         """Get the exchange that a scope belongs to."""
         exchange: Exchange = scope[_KEY]
         return exchange
+
+    def leave(self) -> None:
+        """Let go of the request: memory that holds itself is freed only by a sweep through all."""
+        del self.scope[_KEY]
 
     @property
     def raw_path(self) -> bytes:

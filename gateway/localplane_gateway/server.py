@@ -7,11 +7,24 @@ import math
 import socket
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_KEEP_ALIVE_SECONDS = 75
+from localplane_gateway.connection import Connection
+
+SETTINGS: dict[str, Any] = {
+    "ws": "none",
+    "lifespan": "off",
+    "log_config": None,
+    "log_level": "warning",
+    "access_log": False,
+    "server_header": False,
+    "proxy_headers": False,
+    "timeout_keep_alive": 75,
+}
+"""What uvicorn is told."""
 
 
 class _Server(uvicorn.Server):
@@ -46,15 +59,8 @@ async def serving(
     """
     config = uvicorn.Config(
         _ending_quietly(app),
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        **SETTINGS,
+        http=Connection,
         timeout_graceful_shutdown=max(1, math.ceil(grace_seconds)),
     )
     server = _Server(config)

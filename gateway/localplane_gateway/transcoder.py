@@ -20,7 +20,7 @@ from localplane_gateway.bindings import HTTP_BODY, Binding, Call
 from localplane_gateway.channel import Channel
 from localplane_gateway.codec import codec_for
 from localplane_gateway.connexion_parts import AbstractOperation, RoutedAPI
-from localplane_gateway.disconnect import DisconnectWatch
+from localplane_gateway.disconnect import DisconnectWatch, unless_gone
 from localplane_gateway.docs import own_operation
 from localplane_gateway.document import Document
 from localplane_gateway.errors import (
@@ -78,8 +78,7 @@ class UnaryOperation:
             return
         call = self._call(request, metadata=_metadata(exchange, self._public_url))
         try:
-            with DisconnectWatch(receive):
-                response = await call
+            response = await unless_gone(call, receive)
         except grpc.aio.AioRpcError as error:
             raise RpcError(error, self._binding.statuses) from error
         headers = await _answer_headers(call, self._headers)

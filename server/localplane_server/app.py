@@ -21,7 +21,7 @@ from localplane_server.inference.embedding import Embedder
 from localplane_server.inference.generation import TextGenerator
 from localplane_server.inference.tokenization import Tokenizer
 from localplane_server.listening import bound_socket, check_free
-from localplane_server.logs import log_events
+from localplane_server.logs import AccessLog, log_events
 from localplane_server.models.catalog import Defaults, ModelCatalog
 from localplane_server.readiness import Readiness
 from localplane_server.rpc.access import KeyAuthenticator, read_keys
@@ -90,6 +90,7 @@ async def running(
     *,
     programs: BackendPrograms | None = None,
     environment: dict[str, str] | None = None,
+    access_log: AccessLog | None = None,
 ) -> AsyncGenerator[App]:
     """Run the service for as long as the context is open.
 
@@ -98,6 +99,7 @@ async def running(
         keeper: A keeper that was started before this process had any object of gRPC.
         programs: The backend programs. Default: those that come with the package.
         environment: What backends inherit. Default: this process's environment.
+        access_log: Has a line for each request and each call. Default: there is none.
 
     Raises:
         StartupError: If it cannot start. Nothing of it is left then.
@@ -116,6 +118,8 @@ async def running(
 
         bus = Events()
         log_events(bus)
+        if access_log is not None:
+            access_log.listen(bus)
         readiness = Readiness()
         readiness.block("start", "the service is starting")
 

@@ -64,8 +64,8 @@ class TestHeaders:
         replaced = await api.get("/nowhere", headers={"x-request-id": "a b" * 100})
 
         assert ("my-id.1", "my-id.1") == (given.headers["x-request-id"], passed_on)
-        assert re.fullmatch("[0-9a-f]{24}", made.headers["x-request-id"])
-        assert re.fullmatch("[0-9a-f]{24}", replaced.headers["x-request-id"])
+        assert re.fullmatch("[0-9a-f]{12}-[0-9a-f]+", made.headers["x-request-id"])
+        assert re.fullmatch("[0-9a-f]{12}-[0-9a-f]+", replaced.headers["x-request-id"])
 
     async def test_no_sniffing(self, api: httpx.AsyncClient) -> None:
         """Browsers are told to believe the media type."""

@@ -19,7 +19,7 @@ from localplane_server import config
 from localplane_server.errors import SettingsError, StartupError
 from localplane_server.events import Events, RequestFinished
 from localplane_server.listening import bound_socket
-from localplane_server.logs import log_events, set_up_logging
+from localplane_server.logs import AccessLog, set_up_logging
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def gateway(upstream: str, http_listen: str, log_format: str, **given: str | Non
     the server asks for a key.
     """
     try:
-        set_up_logging(config.parse_log_format(log_format), debug=False)
+        access_log = set_up_logging(config.parse_log_format(log_format), debug=False)
         settings = GatewaySettings(
             allowed_hosts=frozenset(config.parse_words(given["allow_host"] or "")),
             public_url=given["public_url"],
@@ -55,6 +55,7 @@ def gateway(upstream: str, http_listen: str, log_format: str, **given: str | Non
                     upstream,
                     config.parse_endpoint(http_listen),
                     settings,
+                    access_log,
                     config.parse_duration(given["shutdown_grace"] or ""),
                 )
             )
@@ -63,14 +64,18 @@ def gateway(upstream: str, http_listen: str, log_format: str, **given: str | Non
 
 
 async def _serve(
-    upstream: str, listen: config.Endpoint, settings: GatewaySettings, grace_seconds: float
+    upstream: str,
+    listen: config.Endpoint,
+    settings: GatewaySettings,
+    access_log: AccessLog,
+    grace_seconds: float,
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     bus = Events()
-    log_events(bus)
+    access_log.listen(bus)
     async with open_channel(upstream) as channel:
         authenticator = UpstreamAuthenticator(channel)
         if not listen.is_loopback:

@@ -15,7 +15,7 @@ import click
 
 from localplane_server import config
 from localplane_server.errors import StartupError
-from localplane_server.logs import set_up_logging
+from localplane_server.logs import AccessLog, set_up_logging
 from localplane_server.supervision.keeper_handle import KeeperHandle, start_keeper
 
 log = logging.getLogger(__name__)
@@ -52,9 +52,9 @@ def serve(file: Path | None, **flags: str | bool | None) -> None:
     """
     try:
         settings = config.load_settings(flags, os.environ, file)
-        set_up_logging(settings.log_format, debug=settings.debug)
         # Asked to end while it still starts, it ends well: nothing has begun yet.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        access_log = set_up_logging(settings.log_format, debug=settings.debug)
         # First of all: a process that has objects of gRPC cannot start others safely.
         keeper = start_keeper()
     except (StartupError, OSError) as error:
@@ -64,19 +64,19 @@ def serve(file: Path | None, **flags: str | bool | None) -> None:
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, keeper))
+            runner.run(_serve(settings, keeper, access_log))
     except StartupError as error:
         raise click.ClickException(str(error)) from error
 
 
-async def _serve(settings: config.Settings, keeper: KeeperHandle) -> None:
+async def _serve(settings: config.Settings, keeper: KeeperHandle, access_log: AccessLog) -> None:
     from localplane_server.app import running  # noqa: PLC0415 - imports gRPC
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running(settings, keeper) as app:
+    async with running(settings, keeper, access_log=access_log) as app:
         _greet(str(app.grpc), str(app.http))
         print(f"ready grpc={app.grpc} http={app.http} pid={os.getpid()}", flush=True)  # noqa: T201 - the promise
         await stop.wait()

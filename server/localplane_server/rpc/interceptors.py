@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import logging
 import re
 import secrets
@@ -36,6 +37,9 @@ OPEN_SERVICES = (
 """Services of the gRPC project. Probes and tools expect that anybody may call them; they look after themselves."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# Random once: each look at the system's random numbers has gRPC's thread take over the interpreter.
+_PROCESS_ID = secrets.token_hex(6)
+_numbers = itertools.count(1)
 
 # The stubs of grpc describe only the blocking kind of handlers.
 Handler = Any
@@ -228,7 +232,7 @@ class _Note:
             elif key == "x-request-id":
                 request_id = value
         if not _REQUEST_ID.fullmatch(request_id):
-            request_id = secrets.token_hex(8)
+            request_id = f"{_PROCESS_ID}-{next(_numbers):x}"
         self._request_id = request_id
         context.set_trailing_metadata((("x-request-id", request_id),))
 

@@ -56,6 +56,17 @@ class Servicers(NamedTuple):
         tokenizer_service_pb2_grpc.add_TokenizerServiceServicer_to_server(self.tokenizer, server)
 
 
+def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
+    """Return the options of the gRPC library."""
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        # Answers are ours: a limit would only cut a listing that has grown.
+        ("grpc.max_send_message_length", -1),
+        # Without this, a second server would silently share the port and get half of the calls.
+        ("grpc.so_reuseport", 0),
+    ]
+
+
 def build_grpc_server(
     servicers: Servicers,
     interceptor: CallInterceptor,
@@ -64,16 +75,8 @@ def build_grpc_server(
     max_message_bytes: int,
 ) -> grpc.aio.Server:
     """Return a server with all services, health and reflection, that listens nowhere yet."""
-    server = grpc.aio.server(
-        interceptors=[interceptor],
-        options=[
-            ("grpc.max_receive_message_length", max_message_bytes),
-            # Answers are ours: a limit would only cut a listing that has grown.
-            ("grpc.max_send_message_length", -1),
-            # Without this, a second server would silently share the port and get half of the calls.
-            ("grpc.so_reuseport", 0),
-        ],
-    )
+    options = server_options(max_message_bytes)
+    server = grpc.aio.server(interceptors=[interceptor], options=options)
     servicers.add_to(server)
     health.add_to(server)
     add_reflection(server, (*SERVICES, "grpc.health.v1.Health"))

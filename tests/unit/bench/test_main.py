@@ -51,6 +51,15 @@ def test_json(bench: Path) -> None:
     assert expected == json.loads(run(bench, "--json").stdout)
 
 
+def test_rounds(bench: Path) -> None:
+    """The number of rounds is passed on."""
+    (bench / "rest.py").write_text(
+        'import sys\nif __name__ == "__main__":\n    print(*sys.argv[1:])\n'
+    )
+
+    assert "== rest\n--rounds 3\n" == run(bench, "rest", "--rounds", "3").stdout
+
+
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
 def test_failure_counts(bench: Path, options: list[str]) -> None:
     """One that fails is named and fails the run, and the others still run."""

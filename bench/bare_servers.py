@@ -1,0 +1,80 @@
+"""What the service is compared with: the least servers on the same libraries and settings."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Coroutine
+from typing import Any
+
+import grpc
+import uvicorn
+import uvloop
+from starlette.types import Receive, Scope, Send
+
+from localplane.v1 import system_service_pb2
+from localplane_gateway.server import SETTINGS
+from localplane_server import __version__
+from localplane_server.config import load_settings
+from localplane_server.rpc.server import server_options
+
+VERSION = system_service_pb2.GetVersionResponse(version=f"v{__version__}")
+HEADERS = [(b"content-type", b"application/json")]
+
+
+async def echo(
+    _request: system_service_pb2.GetVersionRequest, _context: Any
+) -> system_service_pb2.GetVersionResponse:
+    """Answer a call with a message made before."""
+    return VERSION
+
+
+async def answer(_scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer every request with the length of its body, read whole."""
+    length = 0
+    more = True
+    while more:
+        message = await receive()
+        length += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    body = b'{"version":"v0.1.0"}' if not length else b'{"length":%d}' % length
+    headers = [*HEADERS, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def serve_grpc() -> None:
+    """Serve gRPC with no interceptor."""
+    _run(_serve_grpc())
+
+
+def serve_http() -> None:
+    """Serve HTTP with no framework, by uvicorn as it comes, with the gateway's settings."""
+    _run(_serve_http())
+
+
+async def _serve_grpc() -> None:
+    settings = load_settings({}, {}, None)
+    server = grpc.aio.server(options=server_options(settings.max_body_size))
+    handler = grpc.unary_unary_rpc_method_handler(
+        echo,
+        request_deserializer=system_service_pb2.GetVersionRequest.FromString,
+        response_serializer=system_service_pb2.GetVersionResponse.SerializeToString,
+    )
+    server.add_registered_method_handlers("localplane.v1.SystemService", {"GetVersion": handler})
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(f"ready grpc=127.0.0.1:{port} http=- pid=0", flush=True)
+    await asyncio.Event().wait()
+
+
+async def _serve_http() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(answer, **SETTINGS, http="httptools"))
+    print(f"ready grpc=- http=127.0.0.1:{listener.getsockname()[1]} pid=0", flush=True)
+    await server.serve([listener])
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
