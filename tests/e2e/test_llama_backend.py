@@ -595,7 +595,7 @@ class TestRealModel:
         text = b"".join(reply.message for reply in call).decode()
 
         assert "4" in text
-        assert [("x-finish-reason", "stop")] == list(call.trailing_metadata())
+        assert "stop" == dict(call.trailing_metadata())["x-finish-reason"]
 
     def test_no_tools(self, real_program: Llama) -> None:
         """A model whose template knows no tools is not asked to call one in vain."""
