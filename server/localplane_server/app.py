@@ -16,7 +16,8 @@ from localplane_gateway.server import serving
 from localplane_gateway.settings import GatewaySettings
 from localplane_server.config import Endpoint, Settings
 from localplane_server.errors import StartupError
-from localplane_server.events import Events, RequestFinished
+from localplane_server.events import Events, PredictionFinished, RequestFinished
+from localplane_server.inference.counting import PredictionCounter
 from localplane_server.inference.embedding import Embedder
 from localplane_server.inference.generation import TextGenerator
 from localplane_server.inference.tokenization import Tokenizer
@@ -38,6 +39,7 @@ from localplane_server.rpc.server import (
     listen_on_socket_file,
 )
 from localplane_server.rpc.system_service import SystemServicer
+from localplane_server.rpc.token_metrics_service import TokenMetricsServicer
 from localplane_server.rpc.tokenizer_service import TokenizerServicer
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
@@ -46,12 +48,15 @@ from localplane_server.scheduling.tasks import DetachedTasks, keep_running
 from localplane_server.state.database import Database
 from localplane_server.state.lock import DataDirLock
 from localplane_server.state.spawn_records import SqliteSpawnRecords
+from localplane_server.state.token_records import SqliteTokenRecords
 from localplane_server.supervision.backend import BackendLauncher
 from localplane_server.supervision.keeper_handle import KeeperHandle
 from localplane_server.supervision.leftovers import reap_leftovers
 from localplane_server.supervision.processes import Processes
 from localplane_server.supervision.programs import BackendPrograms, shipped_programs
 from localplane_server.supervision.sampling import Sampler
+from localplane_server.tokens.accounting import TokenAccounting
+from localplane_server.tokens.reporting import TokenReporter
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +128,10 @@ async def running(
         readiness = Readiness()
         readiness.block("start", "the service is starting")
 
+        # Left, and written for the last time, after the tasks below that still count predictions.
+        accounting = await stack.enter_async_context(TokenAccounting(SqliteTokenRecords(database)))
+        bus.listen(PredictionFinished, accounting.count)
+
         processes = await stack.enter_async_context(Processes(keeper, records))
         processes.add_listener(lambda is_ready: _tell(readiness, is_ready=is_ready))
         detached = DetachedTasks()
@@ -166,10 +175,12 @@ async def running(
                 scheduler, monitor, programs, grace_seconds=settings.shutdown_grace
             ),
             inference=InferenceServicer(
-                TextGenerator(catalog, scheduler, bus), Embedder(catalog, scheduler, bus)
+                TextGenerator(catalog, scheduler, PredictionCounter(bus, detached)),
+                Embedder(catalog, scheduler, bus),
             ),
             model=ModelServicer(catalog, scheduler),
             system=SystemServicer(scheduler, programs, readiness),
+            token_metrics=TokenMetricsServicer(TokenReporter(catalog, scheduler, accounting)),
             tokenizer=TokenizerServicer(Tokenizer(catalog, scheduler)),
         )
         interceptor = CallInterceptor(keys, bus)
@@ -212,6 +223,8 @@ async def running(
         loops = await stack.enter_async_context(asyncio.TaskGroup())
         monitoring = loops.create_task(keep_running("monitor", monitor.run, readiness))
         stack.callback(monitoring.cancel)
+        writing = loops.create_task(keep_running("token accounting", accounting.run, readiness))
+        stack.callback(writing.cancel)
         readiness.unblock("start")
         readiness.listen(lambda is_ready: _report(health, detached, is_ready=is_ready))
         yield App(

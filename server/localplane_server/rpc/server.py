@@ -15,6 +15,7 @@ from localplane.v1 import (
     inference_service_pb2_grpc,
     model_service_pb2_grpc,
     system_service_pb2_grpc,
+    token_metrics_service_pb2_grpc,
     tokenizer_service_pb2_grpc,
 )
 from localplane_server.errors import StartupError
@@ -24,6 +25,7 @@ from localplane_server.rpc.inference_service import InferenceServicer
 from localplane_server.rpc.interceptors import CallInterceptor
 from localplane_server.rpc.model_service import ModelServicer
 from localplane_server.rpc.system_service import SystemServicer
+from localplane_server.rpc.token_metrics_service import TokenMetricsServicer
 from localplane_server.rpc.tokenizer_service import TokenizerServicer
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ SERVICES = (
     "localplane.v1.InferenceService",
     "localplane.v1.ModelService",
     "localplane.v1.SystemService",
+    "localplane.v1.TokenMetricsService",
     "localplane.v1.TokenizerService",
 )
 """Our services, by full name."""
@@ -45,6 +48,7 @@ class Servicers(NamedTuple):
     inference: InferenceServicer
     model: ModelServicer
     system: SystemServicer
+    token_metrics: TokenMetricsServicer
     tokenizer: TokenizerServicer
 
     def add_to(self, server: Any) -> None:
@@ -53,6 +57,9 @@ class Servicers(NamedTuple):
         inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(self.inference, server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(self.model, server)
         system_service_pb2_grpc.add_SystemServiceServicer_to_server(self.system, server)
+        token_metrics_service_pb2_grpc.add_TokenMetricsServiceServicer_to_server(
+            self.token_metrics, server
+        )
         tokenizer_service_pb2_grpc.add_TokenizerServiceServicer_to_server(self.tokenizer, server)
 
 
