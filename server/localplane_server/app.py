@@ -24,6 +24,7 @@ from localplane_server.listening import bound_socket, check_free
 from localplane_server.logs import log_events
 from localplane_server.models.catalog import Defaults, ModelCatalog
 from localplane_server.readiness import Readiness
+from localplane_server.resources.inventory import Inventory
 from localplane_server.rpc.access import KeyAuthenticator, read_keys
 from localplane_server.rpc.backend_service import BackendServicer
 from localplane_server.rpc.health import HealthReporter
@@ -154,6 +155,8 @@ async def running(
             catalog, start=starter, run=detached, bus=bus, autoload=not settings.no_autoload
         )
         monitor = Monitor(scheduler, sampler)
+        inventory = Inventory({"data": settings.data_dir, "models": models_dir})
+        stack.callback(inventory.close)
         # Once the servers have stopped, no call is left that a backend should wait for.
         stack.push_async_callback(scheduler.close, grace_seconds=0.0, end_seconds=end_seconds)
 
@@ -165,7 +168,7 @@ async def running(
                 TextGenerator(catalog, scheduler, bus), Embedder(catalog, scheduler, bus)
             ),
             model=ModelServicer(catalog, scheduler),
-            system=SystemServicer(scheduler, programs, readiness),
+            system=SystemServicer(scheduler, programs, readiness, inventory),
             tokenizer=TokenizerServicer(Tokenizer(catalog, scheduler)),
         )
         interceptor = CallInterceptor(keys, bus)
@@ -208,6 +211,8 @@ async def running(
         loops = await stack.enter_async_context(asyncio.TaskGroup())
         monitoring = loops.create_task(keep_running("monitor", monitor.run, readiness))
         stack.callback(monitoring.cancel)
+        sampling = loops.create_task(keep_running("resources", inventory.run, readiness))
+        stack.callback(sampling.cancel)
         readiness.unblock("start")
         readiness.listen(lambda is_ready: _report(health, detached, is_ready=is_ready))
         yield App(

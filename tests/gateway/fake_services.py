@@ -22,6 +22,7 @@ from localplane.v1 import (
     model_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
+    resources_pb2,
     system_service_pb2,
     system_service_pb2_grpc,
     tokenizer_service_pb2,
@@ -250,6 +251,12 @@ class System(_Servicer, system_service_pb2_grpc.SystemServiceServicer):
     ) -> system_service_pb2.GetVersionResponse:
         await self._services.enter(request, context)
         return system_service_pb2.GetVersionResponse(version="v0.1.0")
+
+    async def GetResources(  # noqa: N802
+        self, request: system_service_pb2.GetResourcesRequest, context: Context
+    ) -> resources_pb2.Resources:
+        await self._services.enter(request, context)
+        return resources_pb2.Resources()
 
     async def Live(  # noqa: N802
         self, request: system_service_pb2.LiveRequest, context: Context

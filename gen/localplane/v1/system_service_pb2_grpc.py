@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
+from localplane.v1 import resources_pb2 as localplane_dot_v1_dot_resources__pb2
 from localplane.v1 import system_service_pb2 as localplane_dot_v1_dot_system__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -46,6 +47,11 @@ class SystemServiceStub:
                 request_serializer=localplane_dot_v1_dot_system__service__pb2.GetVersionRequest.SerializeToString,
                 response_deserializer=localplane_dot_v1_dot_system__service__pb2.GetVersionResponse.FromString,
                 _registered_method=True)
+        self.GetResources = channel.unary_unary(
+                '/localplane.v1.SystemService/GetResources',
+                request_serializer=localplane_dot_v1_dot_system__service__pb2.GetResourcesRequest.SerializeToString,
+                response_deserializer=localplane_dot_v1_dot_resources__pb2.Resources.FromString,
+                _registered_method=True)
         self.Live = channel.unary_unary(
                 '/localplane.v1.SystemService/Live',
                 request_serializer=localplane_dot_v1_dot_system__service__pb2.LiveRequest.SerializeToString,
@@ -71,6 +77,14 @@ class SystemServiceServicer:
 
     def GetVersion(self, request, context):
         """Gets the version of the service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetResources(self, request, context):
+        """Gets what the machine, or the container around the service, has for models: processors, memory, disks and
+        accelerators. What cannot be read is null and says why; no part waits for another that does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,6 +117,11 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     servicer.GetVersion,
                     request_deserializer=localplane_dot_v1_dot_system__service__pb2.GetVersionRequest.FromString,
                     response_serializer=localplane_dot_v1_dot_system__service__pb2.GetVersionResponse.SerializeToString,
+            ),
+            'GetResources': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetResources,
+                    request_deserializer=localplane_dot_v1_dot_system__service__pb2.GetResourcesRequest.FromString,
+                    response_serializer=localplane_dot_v1_dot_resources__pb2.Resources.SerializeToString,
             ),
             'Live': grpc.unary_unary_rpc_method_handler(
                     servicer.Live,
@@ -170,6 +189,33 @@ class SystemService:
             '/localplane.v1.SystemService/GetVersion',
             localplane_dot_v1_dot_system__service__pb2.GetVersionRequest.SerializeToString,
             localplane_dot_v1_dot_system__service__pb2.GetVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetResources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/localplane.v1.SystemService/GetResources',
+            localplane_dot_v1_dot_system__service__pb2.GetResourcesRequest.SerializeToString,
+            localplane_dot_v1_dot_resources__pb2.Resources.FromString,
             options,
             channel_credentials,
             insecure,
