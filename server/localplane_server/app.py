@@ -23,6 +23,7 @@ from localplane_server.inference.tokenization import Tokenizer
 from localplane_server.listening import bound_socket, check_free
 from localplane_server.logs import log_events
 from localplane_server.models.catalog import Defaults, ModelCatalog
+from localplane_server.p2p.network import NoNetwork
 from localplane_server.readiness import Readiness
 from localplane_server.resources.inventory import Inventory
 from localplane_server.rpc.access import KeyAuthenticator, read_keys
@@ -32,6 +33,7 @@ from localplane_server.rpc.inference_service import InferenceServicer
 from localplane_server.rpc.inprocess import InProcessChannel
 from localplane_server.rpc.interceptors import CallInterceptor
 from localplane_server.rpc.model_service import ModelServicer
+from localplane_server.rpc.peer_service import PeerServicer
 from localplane_server.rpc.server import (
     SERVICES,
     Servicers,
@@ -168,6 +170,7 @@ async def running(
                 TextGenerator(catalog, scheduler, bus), Embedder(catalog, scheduler, bus)
             ),
             model=ModelServicer(catalog, scheduler),
+            peer=PeerServicer(NoNetwork()),
             system=SystemServicer(scheduler, programs, readiness, inventory),
             tokenizer=TokenizerServicer(Tokenizer(catalog, scheduler)),
         )
