@@ -15,8 +15,6 @@ from localplane_gateway.codec import codec_for
 from localplane_server.p2p.network import Node, Role
 from localplane_server.rpc.peer_service import PeerServicer
 
-NOW = datetime.now(UTC)
-
 
 class Network:
     """A network with a few nodes."""
@@ -24,39 +22,47 @@ class Network:
     is_on = True
     token = "dG9rZW4="
 
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
     def nodes(self, role: Role) -> Sequence[Node]:
         if role is Role.MLX_WORKER:
             return ()
-        old = NOW - timedelta(minutes=5)
+        old = self.now - timedelta(minutes=5)
         return [
             Node(
                 name="a",
                 id="host-a",
                 tunnel_address="127.0.0.1:4000",
                 service_id=role.value,
-                last_seen=NOW,
+                last_seen=self.now,
             ),
             Node(name="b", id="host-b", tunnel_address="", service_id=role.value, last_seen=old),
         ]
 
 
 @pytest.fixture
-def servicer() -> PeerServicer:
-    return PeerServicer(Network())
+def network() -> Network:
+    return Network()
+
+
+@pytest.fixture
+def servicer(network: Network) -> PeerServicer:
+    return PeerServicer(network)
 
 
 def as_json(message: Message) -> Any:
     return json.loads(codec_for(type(message)).encode(message))
 
 
-async def test_nodes(servicer: PeerServicer) -> None:
+async def test_nodes(servicer: PeerServicer, network: Network) -> None:
     """The list of all nodes has LocalAI's capitalised names; both names of the workers are the same list."""
     answer = as_json(await servicer.ListNodes(pb.ListNodesRequest(), None))
 
     node = answer["federated_nodes"][0]
     assert {"Name", "ID", "TunnelAddress", "ServiceID", "LastSeen"} == node.keys()
     assert ("a", "host-a", "127.0.0.1:4000") == (node["Name"], node["ID"], node["TunnelAddress"])
-    assert NOW == datetime.fromisoformat(node["LastSeen"])
+    assert network.now == datetime.fromisoformat(node["LastSeen"])
     assert 2 == len(answer["nodes"])
     assert answer["llama_cpp_nodes"] == answer["nodes"] != answer["federated_nodes"]
     assert [] == answer["mlx_nodes"]
