@@ -40,6 +40,7 @@ from localplane_server.rpc.server import (
     build_grpc_server,
     listen_on_socket_file,
 )
+from localplane_server.rpc.summary import Summaries
 from localplane_server.rpc.system_service import SystemServicer
 from localplane_server.rpc.tokenizer_service import TokenizerServicer
 from localplane_server.scheduling.monitor import Monitor
@@ -162,6 +163,16 @@ async def running(
         # Once the servers have stopped, no call is left that a backend should wait for.
         stack.push_async_callback(scheduler.close, grace_seconds=0.0, end_seconds=end_seconds)
 
+        network = NoNetwork()
+        summaries = Summaries(
+            settings=settings,
+            keys=keys,
+            catalog=catalog,
+            scheduler=scheduler,
+            monitor=monitor,
+            programs=programs,
+            network=network,
+        )
         servicers = Servicers(
             backend=BackendServicer(
                 scheduler, monitor, programs, grace_seconds=settings.shutdown_grace
@@ -170,8 +181,8 @@ async def running(
                 TextGenerator(catalog, scheduler, bus), Embedder(catalog, scheduler, bus)
             ),
             model=ModelServicer(catalog, scheduler),
-            peer=PeerServicer(NoNetwork()),
-            system=SystemServicer(scheduler, programs, readiness, inventory),
+            peer=PeerServicer(network),
+            system=SystemServicer(scheduler, programs, readiness, inventory, summaries),
             tokenizer=TokenizerServicer(Tokenizer(catalog, scheduler)),
         )
         interceptor = CallInterceptor(keys, bus)
@@ -188,6 +199,9 @@ async def running(
             stack.callback(settings.grpc_uds.unlink, missing_ok=True)
         http_socket = bound_socket(settings.http_listen)
         stack.callback(http_socket.close)
+        grpc = settings.grpc_listen._replace(port=grpc_port)
+        http = settings.http_listen._replace(port=http_socket.getsockname()[1])
+        summaries.listening(grpc, http)
         await server.start()
         stops: list[asyncio.Task[None]] = []
         stack.push_async_callback(_all, stops)
@@ -219,8 +233,8 @@ async def running(
         readiness.unblock("start")
         readiness.listen(lambda is_ready: _report(health, detached, is_ready=is_ready))
         yield App(
-            grpc=settings.grpc_listen._replace(port=grpc_port),
-            http=settings.http_listen._replace(port=http_socket.getsockname()[1]),
+            grpc=grpc,
+            http=http,
             readiness=readiness,
             channel=channel,
             scheduler=scheduler,

@@ -6,11 +6,12 @@ from typing import Any
 
 from google.api import httpbody_pb2
 
-from localplane.v1 import resources_pb2, system_service_pb2, system_service_pb2_grpc
+from localplane.v1 import resources_pb2, summary_pb2, system_service_pb2, system_service_pb2_grpc
 from localplane_server import __version__
 from localplane_server.readiness import Readiness
 from localplane_server.resources.inventory import Inventory
 from localplane_server.rpc.convert import resources_to_proto
+from localplane_server.rpc.summary import Summaries
 from localplane_server.scheduling.actor import BackendState
 from localplane_server.scheduling.scheduler import Scheduler
 from localplane_server.supervision.programs import BackendPrograms
@@ -29,11 +30,13 @@ class SystemServicer(system_service_pb2_grpc.SystemServiceServicer):
         programs: BackendPrograms,
         readiness: Readiness,
         inventory: Inventory,
+        summaries: Summaries,
     ) -> None:
         self._scheduler = scheduler
         self._programs = programs
         self._readiness = readiness
         self._inventory = inventory
+        self._summaries = summaries
 
     async def GetSystem(
         self, request: system_service_pb2.GetSystemRequest, context: Any
@@ -51,6 +54,11 @@ class SystemServicer(system_service_pb2_grpc.SystemServiceServicer):
         self, request: system_service_pb2.GetVersionRequest, context: Any
     ) -> system_service_pb2.GetVersionResponse:
         return system_service_pb2.GetVersionResponse(version=f"v{__version__}")
+
+    async def GetSummary(
+        self, request: system_service_pb2.GetSummaryRequest, context: Any
+    ) -> summary_pb2.Summary:
+        return self._summaries.summary(context.invocation_metadata() or ())
 
     async def GetResources(
         self, request: system_service_pb2.GetResourcesRequest, context: Any
