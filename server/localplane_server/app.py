@@ -24,7 +24,9 @@ from localplane_server.inference.tokenization import Tokenizer
 from localplane_server.listening import bound_socket, check_free
 from localplane_server.logs import AccessLog, log_events
 from localplane_server.models.catalog import Defaults, ModelCatalog
+from localplane_server.p2p.network import NoNetwork
 from localplane_server.readiness import Readiness
+from localplane_server.resources.inventory import Inventory
 from localplane_server.rpc.access import KeyAuthenticator, read_keys
 from localplane_server.rpc.backend_service import BackendServicer
 from localplane_server.rpc.health import HealthReporter
@@ -32,12 +34,14 @@ from localplane_server.rpc.inference_service import InferenceServicer
 from localplane_server.rpc.inprocess import InProcessChannel
 from localplane_server.rpc.interceptors import CallInterceptor
 from localplane_server.rpc.model_service import ModelServicer
+from localplane_server.rpc.peer_service import PeerServicer
 from localplane_server.rpc.server import (
     SERVICES,
     Servicers,
     build_grpc_server,
     listen_on_socket_file,
 )
+from localplane_server.rpc.summary import Summaries
 from localplane_server.rpc.system_service import SystemServicer
 from localplane_server.rpc.token_metrics_service import TokenMetricsServicer
 from localplane_server.rpc.tokenizer_service import TokenizerServicer
@@ -167,9 +171,21 @@ async def running(
             catalog, start=starter, run=detached, bus=bus, autoload=not settings.no_autoload
         )
         monitor = Monitor(scheduler, sampler)
+        inventory = Inventory({"data": settings.data_dir, "models": models_dir})
+        stack.callback(inventory.close)
         # Once the servers have stopped, no call is left that a backend should wait for.
         stack.push_async_callback(scheduler.close, grace_seconds=0.0, end_seconds=end_seconds)
 
+        network = NoNetwork()
+        summaries = Summaries(
+            settings=settings,
+            keys=keys,
+            catalog=catalog,
+            scheduler=scheduler,
+            monitor=monitor,
+            programs=programs,
+            network=network,
+        )
         servicers = Servicers(
             backend=BackendServicer(
                 scheduler, monitor, programs, grace_seconds=settings.shutdown_grace
@@ -179,8 +195,9 @@ async def running(
                 Embedder(catalog, scheduler, bus),
             ),
             model=ModelServicer(catalog, scheduler),
-            system=SystemServicer(scheduler, programs, readiness),
             token_metrics=TokenMetricsServicer(TokenReporter(catalog, scheduler, accounting)),
+            peer=PeerServicer(network),
+            system=SystemServicer(scheduler, programs, readiness, inventory, summaries),
             tokenizer=TokenizerServicer(Tokenizer(catalog, scheduler)),
         )
         interceptor = CallInterceptor(keys, bus)
@@ -197,6 +214,9 @@ async def running(
             stack.callback(settings.grpc_uds.unlink, missing_ok=True)
         http_socket = bound_socket(settings.http_listen)
         stack.callback(http_socket.close)
+        grpc = settings.grpc_listen._replace(port=grpc_port)
+        http = settings.http_listen._replace(port=http_socket.getsockname()[1])
+        summaries.listening(grpc, http)
         await server.start()
         stops: list[asyncio.Task[None]] = []
         stack.push_async_callback(_all, stops)
@@ -225,11 +245,13 @@ async def running(
         stack.callback(monitoring.cancel)
         writing = loops.create_task(keep_running("token accounting", accounting.run, readiness))
         stack.callback(writing.cancel)
+        sampling = loops.create_task(keep_running("resources", inventory.run, readiness))
+        stack.callback(sampling.cancel)
         readiness.unblock("start")
         readiness.listen(lambda is_ready: _report(health, detached, is_ready=is_ready))
         yield App(
-            grpc=settings.grpc_listen._replace(port=grpc_port),
-            http=settings.http_listen._replace(port=http_socket.getsockname()[1]),
+            grpc=grpc,
+            http=http,
             readiness=readiness,
             channel=channel,
             scheduler=scheduler,
