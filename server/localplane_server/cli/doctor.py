@@ -9,7 +9,13 @@ from pathlib import Path
 
 import click
 
-from localplane_client import Client, LocalplaneError, NotReachableError, PermissionDeniedError
+from localplane_client import (
+    DEFAULT_TARGET,
+    Client,
+    LocalplaneError,
+    NotReachableError,
+    PermissionDeniedError,
+)
 from localplane_server import __version__
 from localplane_server.cli.examination import Finding, Verdict, examine, lock_holder
 from localplane_server.cli.session import ERROR, HINTS, Session, client_options
@@ -19,6 +25,7 @@ from localplane_server.errors import SettingsError
 from localplane_server.supervision.programs import shipped_programs
 
 ANSWER_SECONDS = 5.0
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask who listens everywhere
 COLOURS = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.PROBLEM: "red"}
 
 
@@ -40,7 +47,7 @@ def doctor(file: Path | None, data_dir: Path | None, session: Session) -> None:
     else:
         findings = [
             *examine(settings, shipped_programs()),
-            *_service(replace(session, timeout=session.timeout or ANSWER_SECONDS), settings),
+            *_service(_session_with(session, settings), settings),
         ]
     is_ok = all(one.verdict is not Verdict.PROBLEM for one in findings)
     if session.is_json:
@@ -59,6 +66,16 @@ def _print(findings: list[Finding], *, is_ok: bool) -> None:
             click.echo(f"{'':<17} -> {printable(one.remedy)}")
     problems = sum(one.verdict is Verdict.PROBLEM for one in findings)
     click.echo("nothing must be mended" if is_ok else f"{problems} to be mended")
+
+
+def _session_with(session: Session, settings: Settings) -> Session:
+    """Ask where the settings say that the service listens, unless the caller named another place."""
+    listen = settings.grpc_listen
+    target = session.target
+    if target == DEFAULT_TARGET and listen.port:
+        host = LOOPBACK.get(listen.host, listen.host)
+        target = str(listen._replace(host=host))
+    return replace(session, target=target, timeout=session.timeout or ANSWER_SECONDS)
 
 
 def _service(session: Session, settings: Settings) -> Iterator[Finding]:

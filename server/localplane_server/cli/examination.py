@@ -18,6 +18,7 @@ from localplane_server.cli.text import size
 from localplane_server.config import Endpoint, Settings
 from localplane_server.errors import AddressTakenError, SettingsError, StartupError
 from localplane_server.listening import check_free, listener_of
+from localplane_server.models.catalog import ModelCatalog
 from localplane_server.rpc.access import read_keys
 from localplane_server.supervision.programs import BackendProgram, BackendPrograms
 
@@ -68,6 +69,7 @@ def examine(settings: Settings, programs: BackendPrograms) -> Iterator[Finding]:
     yield _space(settings.data_dir)
     yield _lock(settings.data_dir, holder)
     yield _folder("models", settings.models_dir)
+    yield from _catalog(settings.models_dir)
     yield _port("grpc", settings.grpc_listen, holder)
     yield _port("http", settings.http_listen, holder)
     yield _keys(settings)
@@ -158,6 +160,21 @@ def _lock(data_dir: Path, holder: int | None) -> Finding:
     if holder is None:
         return Finding("lock", Verdict.OK, f"no service works on {data_dir}")
     return Finding("lock", Verdict.OK, f"process {holder} works on {data_dir}")
+
+
+def _catalog(models_dir: Path) -> Iterator[Finding]:
+    if not os.access(_nearest(models_dir), os.R_OK | os.X_OK):
+        return  # said already
+    catalog = ModelCatalog(models_dir)
+    count = len(catalog.configured()) + len(catalog.loose())
+    if count:
+        yield Finding("models", Verdict.OK, f"there are {count}")
+    else:
+        remedy = "localplane models install smollm2"
+        yield Finding("models", Verdict.NOTE, "there are none yet", remedy)
+    for problem in catalog.problems:
+        message = f"{models_dir / problem.file} cannot be used: {problem.message}"
+        yield Finding("models", Verdict.NOTE, message, "Correct it, or move it away.")
 
 
 def _port(check: str, endpoint: Endpoint, holder: int | None) -> Finding:

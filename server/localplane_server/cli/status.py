@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import click
 
@@ -41,7 +40,7 @@ def status(session: Session) -> None:
     else:
         state = click.style("ready", fg="green") if cause is None else click.style(cause, fg="red")
         click.echo(f"Localplane {version} at {session.target}: {state}")
-        click.echo(f"{len(models.data)} models, {len(system.loaded_models)} loaded")
+        click.echo(f"models: {len(models.data)}, loaded: {len(system.loaded_models)}")
         for line in _running(backends):
             click.echo(line)
     if cause is not None:
@@ -59,7 +58,7 @@ def _cause_against(client: Client) -> str | None:
     return None
 
 
-def _running(backends: backend_service_pb2.ListBackendsResponse) -> Iterator[Any]:
+def _running(backends: backend_service_pb2.ListBackendsResponse) -> Iterator[str]:
     if backends.backends:
         yield ""
         yield from backend_rows(backends)
