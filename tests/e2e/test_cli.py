@@ -9,16 +9,18 @@ import pty
 import shutil
 import signal
 import subprocess
-import time
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 from served import LOCALPLANE, Served, served, wait_until
 
 PATIENCE_SECONDS = 60.0
+ENDLESS = ("--temperature", "0")
+"""With this the tiny model talks on until its context is full."""
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> Path:
     models = tmp_path_factory.mktemp("home") / "data" / "models"
     models.mkdir(parents=True)
     shutil.copy(tiny_gguf, models / "tiny.gguf")
-    for name, context in (("tiny", 512), ("talker", 65536)):
+    for name, context in (("tiny", 512), ("talker", 2048)):
         text = f"name: {name}\nbackend: llama\ncontext_size: {context}\nparameters: {{model: tiny.gguf}}\n"
         (models / f"{name}.yaml").write_text(text)
     return models.parent
@@ -64,19 +66,26 @@ def document(service: Served, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+TAKE_TERMINAL = (
+    "import fcntl, os, sys, termios\n"
+    "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    "os.execv(sys.argv[1], sys.argv[1:])\n"
+)
+"""Becomes the program that follows, once Ctrl-C on the terminal reaches it."""
+
+
 class Terminal:
-    """The program on a terminal of its own."""
+    """The program on a terminal of its own, for as long as the context is open."""
 
     def __init__(self, service: Served, *arguments: str) -> None:
         self._ours, theirs = pty.openpty()
         self.process = subprocess.Popen(
-            [*LOCALPLANE, *arguments],
+            [sys.executable, "-c", TAKE_TERMINAL, *LOCALPLANE, *arguments],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
             env=environment(service),
             start_new_session=True,
-            preexec_fn=_take_terminal,  # noqa: PLW1509 - Ctrl-C reaches whoever has the terminal
         )
         os.close(theirs)
         os.set_blocking(self._ours, False)
@@ -98,22 +107,19 @@ class Terminal:
         wait_until(lambda: self.read().count(text) >= count, PATIENCE_SECONDS)
 
     def end(self) -> int:
-        """Return the exit code."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self.process.poll() is None and time.monotonic() < deadline:
-            self.read()  # whoever fills a terminal that nobody reads waits
-            time.sleep(0.01)
+        """Wait for the end and return the exit code."""
+        # Whoever fills a terminal that nobody reads waits.
+        wait_until(lambda: self.read() != "" and self.process.poll() is not None, PATIENCE_SECONDS)
         self.read()
-        self.process.kill()
-        os.close(self._ours)
         return self.process.wait()
 
+    def __enter__(self) -> Self:
+        return self
 
-def _take_terminal() -> None:
-    import fcntl  # noqa: PLC0415 - in the child alone
-    import termios  # noqa: PLC0415
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
 
 
 class TestDocuments:
@@ -167,22 +173,27 @@ class TestDocuments:
         assert service.get("/v1/models").json()["data"] == found["models"]
 
     @pytest.mark.parametrize(
-        ("arguments", "path", "code"),
+        ("arguments", "path", "query", "code"),
         [
-            (("backend", "monitor", "nobody"), "/backend/monitor?model=nobody", 5),
-            (("models", "show", "nobody"), "/api/models/nobody", 5),
-            (("models", "served", "--filter", "("), "/v1/models?filter=(", 1),
+            (("backend", "monitor", "nobody"), "/backend/monitor", {"model": "nobody"}, 5),
+            (("models", "show", "nobody"), "/api/models/nobody", {}, 5),
+            (("models", "served", "--filter", "("), "/v1/models", {"filter": "("}, 1),
         ],
     )
     def test_errors(
-        self, service: Served, arguments: tuple[str, ...], path: str, code: int
+        self,
+        service: Served,
+        arguments: tuple[str, ...],
+        path: str,
+        query: dict[str, str],
+        code: int,
     ) -> None:
         """An error is REST's too, status and all, and the exit code says its kind."""
         done = run(service, *arguments, "--json")
         error = json.loads(done.stdout)["error"]
 
         assert code == done.returncode
-        assert {**service.get(path).json()["error"], "retry_after": None} == error
+        assert {**service.get(path, **query).json()["error"], "retry_after": None} == error
 
 
 class TestForPeople:
@@ -249,7 +260,7 @@ class TestForPeople:
     def test_interrupted_chat(self, service: Served) -> None:
         """Ctrl-C ends a single answer and the program, and the service stops generating."""
         with subprocess.Popen(
-            [*LOCALPLANE, "chat", "talker", "hello"],
+            [*LOCALPLANE, "chat", "talker", "hello", *ENDLESS],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -265,7 +276,7 @@ class TestForPeople:
 
     def test_deadline(self, service: Served) -> None:
         """An answer that takes too long ends with what to do about it."""
-        done = run(service, "chat", "talker", "hello", "--timeout", "500ms")
+        done = run(service, "chat", "talker", "hello", *ENDLESS, "--timeout", "100ms")
 
         assert 6 == done.returncode
         assert "Give it longer with --timeout." in done.stderr
@@ -274,62 +285,54 @@ class TestForPeople:
 class TestConversation:
     def test_ctrl_c_ends_the_answer_only(self, service: Served) -> None:
         """Another question can be asked after it, and Ctrl-D ends the program."""
-        terminal = Terminal(service, "chat", "talker")
-        terminal.wait_for(">>> ")
-        terminal.type("hello\n")
-        wait_until(lambda: _in_flight(service, "talker") == 1)
-        terminal.wait_for("hello\r\n")
-        before = len(terminal.read())
-        wait_until(lambda: len(terminal.read()) > before + 20)
+        with Terminal(service, "chat", "talker", *ENDLESS) as terminal:
+            terminal.wait_for(">>> ")
+            terminal.type("hello\n")
+            terminal.wait_for("hello\r\n")
+            before = len(terminal.read())
+            wait_until(lambda: len(terminal.read()) > before + 20)
+            assert 1 == _in_flight(service, "talker")
 
-        terminal.type("\x03")
+            terminal.type("\x03")
 
-        terminal.wait_for(">>> ", count=2)
-        assert 0 == _in_flight(service, "talker")
-        terminal.type("/nonsense\n")
-        terminal.wait_for("/clear forgets what was said.", count=2)
-        terminal.wait_for(">>> ", count=3)
-        terminal.type("/clear\n")
-        terminal.wait_for(">>> ", count=4)
-        terminal.type("half a line\x03")
-        terminal.wait_for(">>> ", count=5)
-        terminal.type("\x04")
-        assert 0 == terminal.end()
+            terminal.wait_for(">>> ", count=2)
+            wait_until(lambda: _in_flight(service, "talker") == 0)
+            terminal.type("/nonsense\n")
+            terminal.wait_for("/clear forgets what was said.", count=2)
+            terminal.wait_for(">>> ", count=3)
+            terminal.type("half a line\x03")
+            terminal.wait_for(">>> ", count=4)
+            terminal.type("\x04")
+            assert 0 == terminal.end()
 
     def test_remembers(self, service: Served) -> None:
-        """What was said goes with the next question: the prompt grows until it is too long."""
-        terminal = Terminal(service, "chat", "tiny", "--system", "x " * 200, "--max-tokens", "2")
-        terminal.wait_for(">>> ")
-        terminal.type("y " * 100 + "\n")
-        terminal.wait_for(">>> ", count=2)
-        assert "Error:" not in terminal.read()
-
-        terminal.type("y " * 100 + "\n")
-        terminal.wait_for("Error:")
-        terminal.wait_for(">>> ", count=3)
-        terminal.type("/clear\n")
-        terminal.wait_for(">>> ", count=4)
-        terminal.type("y " * 100 + "\n")
-        terminal.wait_for(">>> ", count=5)
-        terminal.type("\x04")
-
-        assert 0 == terminal.end()
-        assert 1 == terminal.shown.count("Error:")
+        """What was said goes with the next question, until it is forgotten or too long to be answered."""
+        half = "y " * 100
+        with Terminal(service, "chat", "tiny", "--system", "be brief", "--max-tokens", "2") as chat:
+            for number, (line, errors) in enumerate(
+                [(half, 0), (half, 1), ("/clear", 1), (half, 1)], start=1
+            ):
+                chat.wait_for(">>> ", count=number)
+                chat.type(f"{line}\n")
+                chat.wait_for(">>> ", count=number + 1)
+                assert errors == chat.read().count("Error:")
+            chat.type("\x04")
+            assert 0 == chat.end()
 
     def test_unknown_model(self, service: Served) -> None:
         """Nobody types a line to a model that is not there."""
-        terminal = Terminal(service, "chat", "nobody")
+        with Terminal(service, "chat", "nobody") as terminal:
+            assert 5 == terminal.end()
 
-        assert 5 == terminal.end()
-        assert 'model "nobody" not found' in terminal.shown
-        assert ">>> " not in terminal.shown
+            assert 'model "nobody" not found' in terminal.shown
+            assert ">>> " not in terminal.shown
 
     def test_needs_a_prompt_for_json(self, service: Served) -> None:
         """A conversation is no document."""
-        terminal = Terminal(service, "chat", "tiny", "--json")
+        with Terminal(service, "chat", "tiny", "--json") as terminal:
+            assert 2 == terminal.end()
 
-        assert 2 == terminal.end()
-        assert "--json needs a PROMPT" in terminal.shown
+            assert "--json needs a PROMPT" in terminal.shown
 
 
 class TestKeys:
