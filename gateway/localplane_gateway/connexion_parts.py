@@ -19,14 +19,18 @@ with warnings.catch_warnings():
         RoutedMiddleware,
         SpecMiddleware,
     )
+    from connexion.middleware.main import API
     from connexion.operations import AbstractOperation
     from connexion.resolver import Resolver
+    from connexion.spec import OpenAPISpecification
 
 __all__ = [
+    "API",
     "ROUTING_CONTEXT",
     "AbstractOperation",
     "AbstractRoutingAPI",
     "ConnexionMiddleware",
+    "OpenAPISpecification",
     "Resolver",
     "RoutedAPI",
     "RoutedMiddleware",

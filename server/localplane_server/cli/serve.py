@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -60,6 +61,8 @@ def serve(file: Path | None, **flags: str | bool | None) -> None:
     except (StartupError, OSError) as error:
         raise click.ClickException(str(error)) from error
     os.environ.setdefault("GRPC_EXPERIMENTS", EXPERIMENTS)
+    # Until it is ready, a service only makes what it keeps: there is nothing to collect.
+    gc.disable()
     import uvloop  # noqa: PLC0415 - the keeper must start before what comes with it
 
     try:
@@ -77,6 +80,9 @@ async def _serve(settings: config.Settings, keeper: KeeperHandle, access_log: Ac
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running(settings, keeper, access_log=access_log) as app:
+        # It stays as long as the service: the collector need never look at it, which takes 0.1 s a time.
+        gc.freeze()
+        gc.enable()
         _greet(str(app.grpc), str(app.http))
         print(f"ready grpc={app.grpc} http={app.http} pid={os.getpid()}", flush=True)  # noqa: T201 - the promise
         await stop.wait()
