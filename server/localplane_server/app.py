@@ -225,6 +225,7 @@ async def running(
             channel,
             GatewaySettings(
                 allowed_hosts=frozenset(settings.allow_host),
+                allowed_origins=frozenset(settings.allow_origin),
                 public_url=settings.public_url,
                 max_body_bytes=settings.max_body_size,
             ),
