@@ -1,5 +1,5 @@
 // A client of Localplane in Go: lists the models, loads one, watches what it costs, asks it
-// something, handles an error by its reason, and stops it.
+// something, counts its tokens, stops it, and handles an error by its reason.
 //
 //	go run . [-address HOST:PORT] [-model NAME] [QUESTION]
 package main
@@ -16,6 +16,7 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -65,6 +66,9 @@ func run(address, model, question string) error {
 		return err
 	}
 	if err := ask(ctx, localplanev1.NewInferenceServiceClient(connection), model, question); err != nil {
+		return err
+	}
+	if err := countTokens(ctx, localplanev1.NewTokenMetricsServiceClient(connection), model); err != nil {
 		return err
 	}
 	stopped, err := backends.ShutdownBackend(ctx, &localplanev1.ShutdownBackendRequest{Model: model})
@@ -144,6 +148,22 @@ func ask(ctx context.Context, inference localplanev1.InferenceServiceClient, mod
 				usage.GetPromptTokens(), usage.GetCompletionTokens())
 		}
 	}
+}
+
+// countTokens prints how many tokens went through a model.
+func countTokens(ctx context.Context, tokens localplanev1.TokenMetricsServiceClient, model string) error {
+	counted, err := tokens.GetTokenMetrics(ctx, &localplanev1.GetTokenMetricsRequest{Model: model})
+	if status.Code(err) == codes.Unimplemented {
+		fmt.Println("tokens: this service is too old to count them")
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("count tokens of %s: %w", model, err)
+	}
+	fmt.Printf("tokens: %d generated at %.1f per second, %d since %s\n",
+		counted.GetTokensGenerated(), counted.GetTokensPerSecond(),
+		counted.GetTotal().GetCompletionTokens(), counted.GetEpoch().AsTime().Format(time.RFC3339))
+	return nil
 }
 
 // reasonOf returns the reason that the service gives for an error, or "" for all else, such as a lost connection.

@@ -1,5 +1,5 @@
 // A client of Localplane in TypeScript: lists the models, loads one, watches what it costs, asks it
-// something, handles an error by its reason, and stops it.
+// something, counts its tokens, stops it, and handles an error by its reason.
 //
 //   npm start -- [--address HOST:PORT] [--model NAME] [QUESTION]
 import { parseArgs } from "node:util";
@@ -9,6 +9,7 @@ import {
   InterceptingCall,
   type Interceptor,
   type ServiceError,
+  status,
 } from "@grpc/grpc-js";
 
 import { ErrorInfo } from "./gen/google/rpc/error_details.js";
@@ -29,6 +30,8 @@ import {
   type ListModelsResponse,
   ModelServiceClient,
 } from "./gen/localplane/v1/model_service.js";
+import type { TokenMetrics } from "./gen/localplane/v1/token_metrics.js";
+import { TokenMetricsServiceClient } from "./gen/localplane/v1/token_metrics_service.js";
 
 // Loading is what takes long. Every call needs some limit, or a lost server is waited for without end.
 const PATIENCE_MILLISECONDS = 5 * 60 * 1000;
@@ -48,6 +51,7 @@ async function main(): Promise<void> {
   const models = new ModelServiceClient(values.address, plain, options);
   const backends = new BackendServiceClient(values.address, plain, options);
   const inference = new InferenceServiceClient(values.address, plain, options);
+  const tokens = new TokenMetricsServiceClient(values.address, plain, options);
   try {
     const model = await pickModel(models, values.model);
 
@@ -56,6 +60,7 @@ async function main(): Promise<void> {
 
     await monitor(backends, model);
     await ask(inference, model, question);
+    await countTokens(tokens, model);
 
     const stopped = await unary<ShutdownBackendResponse>((done) =>
       backends.shutdownBackend({ model, force: false }, done),
@@ -64,7 +69,7 @@ async function main(): Promise<void> {
 
     await expectNotLoaded(backends, model);
   } finally {
-    for (const client of [models, backends, inference]) {
+    for (const client of [models, backends, inference, tokens]) {
       client.close();
     }
   }
@@ -118,6 +123,22 @@ async function ask(
       const { promptTokens, completionTokens } = chunk.usage;
       console.log(`\nusage: ${promptTokens} tokens of the prompt, ${completionTokens} generated`);
     }
+  }
+}
+
+/** Prints how many tokens went through a model. */
+async function countTokens(tokens: TokenMetricsServiceClient, model: string): Promise<void> {
+  try {
+    const counted = await unary<TokenMetrics>((done) => tokens.getTokenMetrics({ model }, done));
+    console.log(
+      `tokens: ${counted.tokensGenerated} generated at ${counted.tokensPerSecond.toFixed(1)} per ` +
+        `second, ${counted.total?.completionTokens} since ${counted.epoch?.toISOString()}`,
+    );
+  } catch (error) {
+    if ((error as Partial<ServiceError>).code !== status.UNIMPLEMENTED) {
+      throw error;
+    }
+    console.log("tokens: this service is too old to count them");
   }
 }
 

@@ -366,7 +366,7 @@ type ChatRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name, alias or file name of the model. Default: the first configured model that completes.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
-	// The messages so far, at least one.
+	// The messages so far, 1 to 4096.
 	Messages []*ChatMessage `protobuf:"bytes,2,rep,name=messages,proto3" json:"messages,omitempty"`
 	// Most tokens to generate, at least 1. Default: the model's configuration, else until the model ends or its context is full.
 	MaxTokens *int32 `protobuf:"varint,3,opt,name=max_tokens,json=maxTokens,proto3,oneof" json:"max_tokens,omitempty"`
@@ -396,7 +396,7 @@ type ChatRequest struct {
 	Stream bool `protobuf:"varint,15,opt,name=stream,proto3" json:"stream,omitempty"`
 	// What the stream carries besides the answer.
 	StreamOptions *StreamOptions `protobuf:"bytes,16,opt,name=stream_options,json=streamOptions,proto3" json:"stream_options,omitempty"`
-	// Tools that the model may call, in OpenAI's shape.
+	// Tools that the model may call, in OpenAI's shape. At most 1024.
 	Tools []*structpb.Struct `protobuf:"bytes,17,rep,name=tools,proto3" json:"tools,omitempty"`
 	// `none`, `auto`, `required`, or the function to call.
 	ToolChoice *structpb.Value `protobuf:"bytes,18,opt,name=tool_choice,json=toolChoice,proto3" json:"tool_choice,omitempty"`

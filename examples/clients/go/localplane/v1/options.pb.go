@@ -276,7 +276,8 @@ var (
 	//
 	// optional bool body_on_get = 50605;
 	E_BodyOnGet = &file_localplane_v1_options_proto_extTypes[4]
-	// Whether the answer is a page for people: it is served as it is, with the headers that a browser needs.
+	// Whether the answer is a page for people. A `HttpBody` is served as it is, with the headers that a browser needs; of
+	// any other message the gateway makes the page, and programs get it as JSON.
 	//
 	// optional bool static_page = 50606;
 	E_StaticPage = &file_localplane_v1_options_proto_extTypes[5]

@@ -255,6 +255,80 @@ func (x *GetVersionResponse) GetVersion() string {
 	return ""
 }
 
+// Asks for the summary.
+type GetSummaryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSummaryRequest) Reset() {
+	*x = GetSummaryRequest{}
+	mi := &file_localplane_v1_system_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSummaryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSummaryRequest) ProtoMessage() {}
+
+func (x *GetSummaryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_localplane_v1_system_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSummaryRequest.ProtoReflect.Descriptor instead.
+func (*GetSummaryRequest) Descriptor() ([]byte, []int) {
+	return file_localplane_v1_system_service_proto_rawDescGZIP(), []int{5}
+}
+
+// Asks what there is to run models on.
+type GetResourcesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetResourcesRequest) Reset() {
+	*x = GetResourcesRequest{}
+	mi := &file_localplane_v1_system_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetResourcesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetResourcesRequest) ProtoMessage() {}
+
+func (x *GetResourcesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_localplane_v1_system_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetResourcesRequest.ProtoReflect.Descriptor instead.
+func (*GetResourcesRequest) Descriptor() ([]byte, []int) {
+	return file_localplane_v1_system_service_proto_rawDescGZIP(), []int{6}
+}
+
 // Asks whether the service lives.
 type LiveRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -264,7 +338,7 @@ type LiveRequest struct {
 
 func (x *LiveRequest) Reset() {
 	*x = LiveRequest{}
-	mi := &file_localplane_v1_system_service_proto_msgTypes[5]
+	mi := &file_localplane_v1_system_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -276,7 +350,7 @@ func (x *LiveRequest) String() string {
 func (*LiveRequest) ProtoMessage() {}
 
 func (x *LiveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_system_service_proto_msgTypes[5]
+	mi := &file_localplane_v1_system_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -289,7 +363,7 @@ func (x *LiveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiveRequest.ProtoReflect.Descriptor instead.
 func (*LiveRequest) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_system_service_proto_rawDescGZIP(), []int{5}
+	return file_localplane_v1_system_service_proto_rawDescGZIP(), []int{7}
 }
 
 // Asks whether the service is ready.
@@ -301,7 +375,7 @@ type ReadyRequest struct {
 
 func (x *ReadyRequest) Reset() {
 	*x = ReadyRequest{}
-	mi := &file_localplane_v1_system_service_proto_msgTypes[6]
+	mi := &file_localplane_v1_system_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -313,7 +387,7 @@ func (x *ReadyRequest) String() string {
 func (*ReadyRequest) ProtoMessage() {}
 
 func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_system_service_proto_msgTypes[6]
+	mi := &file_localplane_v1_system_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -326,14 +400,14 @@ func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadyRequest.ProtoReflect.Descriptor instead.
 func (*ReadyRequest) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_system_service_proto_rawDescGZIP(), []int{6}
+	return file_localplane_v1_system_service_proto_rawDescGZIP(), []int{8}
 }
 
 var File_localplane_v1_system_service_proto protoreflect.FileDescriptor
 
 const file_localplane_v1_system_service_proto_rawDesc = "" +
 	"\n" +
-	"\"localplane/v1/system_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1blocalplane/v1/options.proto\"\x12\n" +
+	"\"localplane/v1/system_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1blocalplane/v1/options.proto\x1a\x1dlocalplane/v1/resources.proto\x1a\x1blocalplane/v1/summary.proto\"\x12\n" +
 	"\x10GetSystemRequest\"p\n" +
 	"\x11GetSystemResponse\x12\x1a\n" +
 	"\bbackends\x18\x01 \x03(\tR\bbackends\x12?\n" +
@@ -343,14 +417,19 @@ const file_localplane_v1_system_service_proto_rawDesc = "" +
 	"\abackend\x18\x02 \x01(\tR\abackend\"\x13\n" +
 	"\x11GetVersionRequest\".\n" +
 	"\x12GetVersionResponse\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion\"\r\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\"\x13\n" +
+	"\x11GetSummaryRequest\"\x15\n" +
+	"\x13GetResourcesRequest\"\r\n" +
 	"\vLiveRequest\"\x0e\n" +
-	"\fReadyRequest2\x9a\x03\n" +
+	"\fReadyRequest2\xdf\x04\n" +
 	"\rSystemService\x12c\n" +
 	"\tGetSystem\x12\x1f.localplane.v1.GetSystemRequest\x1a .localplane.v1.GetSystemResponse\"\x13\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\t\x12\a/system\x12g\n" +
 	"\n" +
 	"GetVersion\x12 .localplane.v1.GetVersionRequest\x1a!.localplane.v1.GetVersionResponse\"\x14\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\n" +
-	"\x12\b/version\x12\\\n" +
+	"\x12\b/version\x12Y\n" +
+	"\n" +
+	"GetSummary\x12 .localplane.v1.GetSummaryRequest\x1a\x16.localplane.v1.Summary\"\x11\xc8\xda\x18\x01\xf0\xda\x18\x01\x82\xd3\xe4\x93\x02\x03\x12\x01/\x12h\n" +
+	"\fGetResources\x12\".localplane.v1.GetResourcesRequest\x1a\x18.localplane.v1.Resources\"\x1a\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/resources\x12\\\n" +
 	"\x04Live\x12\x1a.localplane.v1.LiveRequest\x1a\x14.google.api.HttpBody\"\"\xc8\xda\x18\x01\xfa\xda\x18\n" +
 	"text/plain\x82\xd3\xe4\x93\x02\n" +
 	"\x12\b/healthz\x12]\n" +
@@ -370,32 +449,40 @@ func file_localplane_v1_system_service_proto_rawDescGZIP() []byte {
 	return file_localplane_v1_system_service_proto_rawDescData
 }
 
-var file_localplane_v1_system_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_localplane_v1_system_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_localplane_v1_system_service_proto_goTypes = []any{
-	(*GetSystemRequest)(nil),   // 0: localplane.v1.GetSystemRequest
-	(*GetSystemResponse)(nil),  // 1: localplane.v1.GetSystemResponse
-	(*LoadedModel)(nil),        // 2: localplane.v1.LoadedModel
-	(*GetVersionRequest)(nil),  // 3: localplane.v1.GetVersionRequest
-	(*GetVersionResponse)(nil), // 4: localplane.v1.GetVersionResponse
-	(*LiveRequest)(nil),        // 5: localplane.v1.LiveRequest
-	(*ReadyRequest)(nil),       // 6: localplane.v1.ReadyRequest
-	(*httpbody.HttpBody)(nil),  // 7: google.api.HttpBody
+	(*GetSystemRequest)(nil),    // 0: localplane.v1.GetSystemRequest
+	(*GetSystemResponse)(nil),   // 1: localplane.v1.GetSystemResponse
+	(*LoadedModel)(nil),         // 2: localplane.v1.LoadedModel
+	(*GetVersionRequest)(nil),   // 3: localplane.v1.GetVersionRequest
+	(*GetVersionResponse)(nil),  // 4: localplane.v1.GetVersionResponse
+	(*GetSummaryRequest)(nil),   // 5: localplane.v1.GetSummaryRequest
+	(*GetResourcesRequest)(nil), // 6: localplane.v1.GetResourcesRequest
+	(*LiveRequest)(nil),         // 7: localplane.v1.LiveRequest
+	(*ReadyRequest)(nil),        // 8: localplane.v1.ReadyRequest
+	(*Summary)(nil),             // 9: localplane.v1.Summary
+	(*Resources)(nil),           // 10: localplane.v1.Resources
+	(*httpbody.HttpBody)(nil),   // 11: google.api.HttpBody
 }
 var file_localplane_v1_system_service_proto_depIdxs = []int32{
-	2, // 0: localplane.v1.GetSystemResponse.loaded_models:type_name -> localplane.v1.LoadedModel
-	0, // 1: localplane.v1.SystemService.GetSystem:input_type -> localplane.v1.GetSystemRequest
-	3, // 2: localplane.v1.SystemService.GetVersion:input_type -> localplane.v1.GetVersionRequest
-	5, // 3: localplane.v1.SystemService.Live:input_type -> localplane.v1.LiveRequest
-	6, // 4: localplane.v1.SystemService.Ready:input_type -> localplane.v1.ReadyRequest
-	1, // 5: localplane.v1.SystemService.GetSystem:output_type -> localplane.v1.GetSystemResponse
-	4, // 6: localplane.v1.SystemService.GetVersion:output_type -> localplane.v1.GetVersionResponse
-	7, // 7: localplane.v1.SystemService.Live:output_type -> google.api.HttpBody
-	7, // 8: localplane.v1.SystemService.Ready:output_type -> google.api.HttpBody
-	5, // [5:9] is the sub-list for method output_type
-	1, // [1:5] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	2,  // 0: localplane.v1.GetSystemResponse.loaded_models:type_name -> localplane.v1.LoadedModel
+	0,  // 1: localplane.v1.SystemService.GetSystem:input_type -> localplane.v1.GetSystemRequest
+	3,  // 2: localplane.v1.SystemService.GetVersion:input_type -> localplane.v1.GetVersionRequest
+	5,  // 3: localplane.v1.SystemService.GetSummary:input_type -> localplane.v1.GetSummaryRequest
+	6,  // 4: localplane.v1.SystemService.GetResources:input_type -> localplane.v1.GetResourcesRequest
+	7,  // 5: localplane.v1.SystemService.Live:input_type -> localplane.v1.LiveRequest
+	8,  // 6: localplane.v1.SystemService.Ready:input_type -> localplane.v1.ReadyRequest
+	1,  // 7: localplane.v1.SystemService.GetSystem:output_type -> localplane.v1.GetSystemResponse
+	4,  // 8: localplane.v1.SystemService.GetVersion:output_type -> localplane.v1.GetVersionResponse
+	9,  // 9: localplane.v1.SystemService.GetSummary:output_type -> localplane.v1.Summary
+	10, // 10: localplane.v1.SystemService.GetResources:output_type -> localplane.v1.Resources
+	11, // 11: localplane.v1.SystemService.Live:output_type -> google.api.HttpBody
+	11, // 12: localplane.v1.SystemService.Ready:output_type -> google.api.HttpBody
+	7,  // [7:13] is the sub-list for method output_type
+	1,  // [1:7] is the sub-list for method input_type
+	1,  // [1:1] is the sub-list for extension type_name
+	1,  // [1:1] is the sub-list for extension extendee
+	0,  // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_localplane_v1_system_service_proto_init() }
@@ -404,13 +491,15 @@ func file_localplane_v1_system_service_proto_init() {
 		return
 	}
 	file_localplane_v1_options_proto_init()
+	file_localplane_v1_resources_proto_init()
+	file_localplane_v1_summary_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_localplane_v1_system_service_proto_rawDesc), len(file_localplane_v1_system_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,10 +22,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	SystemService_GetSystem_FullMethodName  = "/localplane.v1.SystemService/GetSystem"
-	SystemService_GetVersion_FullMethodName = "/localplane.v1.SystemService/GetVersion"
-	SystemService_Live_FullMethodName       = "/localplane.v1.SystemService/Live"
-	SystemService_Ready_FullMethodName      = "/localplane.v1.SystemService/Ready"
+	SystemService_GetSystem_FullMethodName    = "/localplane.v1.SystemService/GetSystem"
+	SystemService_GetVersion_FullMethodName   = "/localplane.v1.SystemService/GetVersion"
+	SystemService_GetSummary_FullMethodName   = "/localplane.v1.SystemService/GetSummary"
+	SystemService_GetResources_FullMethodName = "/localplane.v1.SystemService/GetResources"
+	SystemService_Live_FullMethodName         = "/localplane.v1.SystemService/Live"
+	SystemService_Ready_FullMethodName        = "/localplane.v1.SystemService/Ready"
 )
 
 // SystemServiceClient is the client API for SystemService service.
@@ -38,6 +40,14 @@ type SystemServiceClient interface {
 	GetSystem(ctx context.Context, in *GetSystemRequest, opts ...grpc.CallOption) (*GetSystemResponse, error)
 	// Gets the version of the service.
 	GetVersion(ctx context.Context, in *GetVersionRequest, opts ...grpc.CallOption) (*GetVersionResponse, error)
+	// Gets what the service is and has, as far as the caller may see it.
+	//
+	// Over REST, browsers get it as a page and programs as JSON: a page where `Accept` has `text/html` and `Content-Type`
+	// is not `application/json`.
+	GetSummary(ctx context.Context, in *GetSummaryRequest, opts ...grpc.CallOption) (*Summary, error)
+	// Gets what the machine, or the container around the service, has for models: processors, memory, disks and
+	// accelerators. What cannot be read is null and says why; no part waits for another that does not answer.
+	GetResources(ctx context.Context, in *GetResourcesRequest, opts ...grpc.CallOption) (*Resources, error)
 	// Answers `OK` as long as the service can answer at all.
 	Live(ctx context.Context, in *LiveRequest, opts ...grpc.CallOption) (*httpbody.HttpBody, error)
 	// Answers `OK` when the service can do its work, and `NOT_READY` with the cause while it starts, stops or has lost a
@@ -67,6 +77,26 @@ func (c *systemServiceClient) GetVersion(ctx context.Context, in *GetVersionRequ
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetVersionResponse)
 	err := c.cc.Invoke(ctx, SystemService_GetVersion_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *systemServiceClient) GetSummary(ctx context.Context, in *GetSummaryRequest, opts ...grpc.CallOption) (*Summary, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Summary)
+	err := c.cc.Invoke(ctx, SystemService_GetSummary_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *systemServiceClient) GetResources(ctx context.Context, in *GetResourcesRequest, opts ...grpc.CallOption) (*Resources, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Resources)
+	err := c.cc.Invoke(ctx, SystemService_GetResources_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +133,14 @@ type SystemServiceServer interface {
 	GetSystem(context.Context, *GetSystemRequest) (*GetSystemResponse, error)
 	// Gets the version of the service.
 	GetVersion(context.Context, *GetVersionRequest) (*GetVersionResponse, error)
+	// Gets what the service is and has, as far as the caller may see it.
+	//
+	// Over REST, browsers get it as a page and programs as JSON: a page where `Accept` has `text/html` and `Content-Type`
+	// is not `application/json`.
+	GetSummary(context.Context, *GetSummaryRequest) (*Summary, error)
+	// Gets what the machine, or the container around the service, has for models: processors, memory, disks and
+	// accelerators. What cannot be read is null and says why; no part waits for another that does not answer.
+	GetResources(context.Context, *GetResourcesRequest) (*Resources, error)
 	// Answers `OK` as long as the service can answer at all.
 	Live(context.Context, *LiveRequest) (*httpbody.HttpBody, error)
 	// Answers `OK` when the service can do its work, and `NOT_READY` with the cause while it starts, stops or has lost a
@@ -123,6 +161,12 @@ func (UnimplementedSystemServiceServer) GetSystem(context.Context, *GetSystemReq
 }
 func (UnimplementedSystemServiceServer) GetVersion(context.Context, *GetVersionRequest) (*GetVersionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetVersion not implemented")
+}
+func (UnimplementedSystemServiceServer) GetSummary(context.Context, *GetSummaryRequest) (*Summary, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSummary not implemented")
+}
+func (UnimplementedSystemServiceServer) GetResources(context.Context, *GetResourcesRequest) (*Resources, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetResources not implemented")
 }
 func (UnimplementedSystemServiceServer) Live(context.Context, *LiveRequest) (*httpbody.HttpBody, error) {
 	return nil, status.Error(codes.Unimplemented, "method Live not implemented")
@@ -187,6 +231,42 @@ func _SystemService_GetVersion_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SystemService_GetSummary_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSummaryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SystemServiceServer).GetSummary(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SystemService_GetSummary_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SystemServiceServer).GetSummary(ctx, req.(*GetSummaryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SystemService_GetResources_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetResourcesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SystemServiceServer).GetResources(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SystemService_GetResources_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SystemServiceServer).GetResources(ctx, req.(*GetResourcesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SystemService_Live_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(LiveRequest)
 	if err := dec(in); err != nil {
@@ -237,6 +317,14 @@ var SystemService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetVersion",
 			Handler:    _SystemService_GetVersion_Handler,
+		},
+		{
+			MethodName: "GetSummary",
+			Handler:    _SystemService_GetSummary_Handler,
+		},
+		{
+			MethodName: "GetResources",
+			Handler:    _SystemService_GetResources_Handler,
 		},
 		{
 			MethodName: "Live",

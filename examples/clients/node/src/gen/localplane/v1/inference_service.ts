@@ -115,7 +115,7 @@ export interface CompletionChoice {
 export interface ChatRequest {
   /** Name, alias or file name of the model. Default: the first configured model that completes. */
   model: string;
-  /** The messages so far, at least one. */
+  /** The messages so far, 1 to 4096. */
   messages: ChatMessage[];
   /** Most tokens to generate, at least 1. Default: the model's configuration, else until the model ends or its context is full. */
   maxTokens?:
@@ -169,7 +169,7 @@ export interface ChatRequest {
   streamOptions:
     | StreamOptions
     | undefined;
-  /** Tools that the model may call, in OpenAI's shape. */
+  /** Tools that the model may call, in OpenAI's shape. At most 1024. */
   tools: { [key: string]: any }[];
   /** `none`, `auto`, `required`, or the function to call. */
   toolChoice:

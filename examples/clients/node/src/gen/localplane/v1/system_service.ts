@@ -19,6 +19,8 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { HttpBody } from "../../google/api/httpbody.js";
+import { Resources } from "./resources.js";
+import { Summary } from "./summary.js";
 
 export const protobufPackage = "localplane.v1";
 
@@ -54,6 +56,14 @@ export interface GetVersionRequest {
 export interface GetVersionResponse {
   /** Version, such as `v0.1.0`. */
   version: string;
+}
+
+/** Asks for the summary. */
+export interface GetSummaryRequest {
+}
+
+/** Asks what there is to run models on. */
+export interface GetResourcesRequest {
 }
 
 /** Asks whether the service lives. */
@@ -339,6 +349,92 @@ export const GetVersionResponse: MessageFns<GetVersionResponse> = {
   },
 };
 
+function createBaseGetSummaryRequest(): GetSummaryRequest {
+  return {};
+}
+
+export const GetSummaryRequest: MessageFns<GetSummaryRequest> = {
+  encode(_: GetSummaryRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetSummaryRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetSummaryRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<GetSummaryRequest>, I>>(base?: I): GetSummaryRequest {
+    return GetSummaryRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetSummaryRequest>, I>>(_: I): GetSummaryRequest {
+    const message = createBaseGetSummaryRequest();
+    return message;
+  },
+};
+
+function createBaseGetResourcesRequest(): GetResourcesRequest {
+  return {};
+}
+
+export const GetResourcesRequest: MessageFns<GetResourcesRequest> = {
+  encode(_: GetResourcesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetResourcesRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetResourcesRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<GetResourcesRequest>, I>>(base?: I): GetResourcesRequest {
+    return GetResourcesRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetResourcesRequest>, I>>(_: I): GetResourcesRequest {
+    const message = createBaseGetResourcesRequest();
+    return message;
+  },
+};
+
 function createBaseLiveRequest(): LiveRequest {
   return {};
 }
@@ -448,6 +544,34 @@ export const SystemServiceService = {
     responseSerialize: (value: GetVersionResponse): Buffer => Buffer.from(GetVersionResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetVersionResponse => GetVersionResponse.decode(value),
   },
+  /**
+   * Gets what the service is and has, as far as the caller may see it.
+   *
+   * Over REST, browsers get it as a page and programs as JSON: a page where `Accept` has `text/html` and `Content-Type`
+   * is not `application/json`.
+   */
+  getSummary: {
+    path: "/localplane.v1.SystemService/GetSummary" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetSummaryRequest): Buffer => Buffer.from(GetSummaryRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetSummaryRequest => GetSummaryRequest.decode(value),
+    responseSerialize: (value: Summary): Buffer => Buffer.from(Summary.encode(value).finish()),
+    responseDeserialize: (value: Buffer): Summary => Summary.decode(value),
+  },
+  /**
+   * Gets what the machine, or the container around the service, has for models: processors, memory, disks and
+   * accelerators. What cannot be read is null and says why; no part waits for another that does not answer.
+   */
+  getResources: {
+    path: "/localplane.v1.SystemService/GetResources" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetResourcesRequest): Buffer => Buffer.from(GetResourcesRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetResourcesRequest => GetResourcesRequest.decode(value),
+    responseSerialize: (value: Resources): Buffer => Buffer.from(Resources.encode(value).finish()),
+    responseDeserialize: (value: Buffer): Resources => Resources.decode(value),
+  },
   /** Answers `OK` as long as the service can answer at all. */
   live: {
     path: "/localplane.v1.SystemService/Live" as const,
@@ -478,6 +602,18 @@ export interface SystemServiceServer extends UntypedServiceImplementation {
   getSystem: handleUnaryCall<GetSystemRequest, GetSystemResponse>;
   /** Gets the version of the service. */
   getVersion: handleUnaryCall<GetVersionRequest, GetVersionResponse>;
+  /**
+   * Gets what the service is and has, as far as the caller may see it.
+   *
+   * Over REST, browsers get it as a page and programs as JSON: a page where `Accept` has `text/html` and `Content-Type`
+   * is not `application/json`.
+   */
+  getSummary: handleUnaryCall<GetSummaryRequest, Summary>;
+  /**
+   * Gets what the machine, or the container around the service, has for models: processors, memory, disks and
+   * accelerators. What cannot be read is null and says why; no part waits for another that does not answer.
+   */
+  getResources: handleUnaryCall<GetResourcesRequest, Resources>;
   /** Answers `OK` as long as the service can answer at all. */
   live: handleUnaryCall<LiveRequest, HttpBody>;
   /**
@@ -519,6 +655,46 @@ export interface SystemServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetVersionResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Gets what the service is and has, as far as the caller may see it.
+   *
+   * Over REST, browsers get it as a page and programs as JSON: a page where `Accept` has `text/html` and `Content-Type`
+   * is not `application/json`.
+   */
+  getSummary(
+    request: GetSummaryRequest,
+    callback: (error: ServiceError | null, response: Summary) => void,
+  ): ClientUnaryCall;
+  getSummary(
+    request: GetSummaryRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: Summary) => void,
+  ): ClientUnaryCall;
+  getSummary(
+    request: GetSummaryRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: Summary) => void,
+  ): ClientUnaryCall;
+  /**
+   * Gets what the machine, or the container around the service, has for models: processors, memory, disks and
+   * accelerators. What cannot be read is null and says why; no part waits for another that does not answer.
+   */
+  getResources(
+    request: GetResourcesRequest,
+    callback: (error: ServiceError | null, response: Resources) => void,
+  ): ClientUnaryCall;
+  getResources(
+    request: GetResourcesRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: Resources) => void,
+  ): ClientUnaryCall;
+  getResources(
+    request: GetResourcesRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: Resources) => void,
   ): ClientUnaryCall;
   /** Answers `OK` as long as the service can answer at all. */
   live(request: LiveRequest, callback: (error: ServiceError | null, response: HttpBody) => void): ClientUnaryCall;
