@@ -155,7 +155,7 @@ def check_text(*texts: str) -> None:
     """Refuse what tells of the inside of the service: traces of the stack, and paths of the machine."""
     for text in texts:
         found = _INSIDES.search(text)
-        assert found is None, text[max(0, found.start() - 200) : found.end() + 200]  # type: ignore[union-attr]
+        assert found is None, text[max(0, found.start() - 200) : found.end() + 200]
 
 
 def _without_programs(text: str) -> str:

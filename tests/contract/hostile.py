@@ -162,7 +162,7 @@ def _changes(start: Message, depth: int) -> Iterator[tuple[str, Message]]:
             yield f"{field.name}: {label}", changed
 
 
-def _values(field: FieldDescriptor, start: Message, depth: int) -> Iterator[tuple[str, Any]]:
+def _values(field: Any, start: Message, depth: int) -> Iterator[tuple[str, Any]]:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         yield "empty", {}
         return

@@ -138,18 +138,18 @@ class TestRest:
             await walk.rest(label, client, route.verb, path, headers=headers, **body_of(route))
             walk.finish()
             assert ("UNAUTHENTICATED" in walk.reasons) == (access != PUBLIC), label
-        for label, headers in {
+        for label, form in {
             "bearer": {"authorization": f"Bearer {USER}"},
             "header": {"x-api-key": USER},
             "cookie": {"cookie": f"token={USER}"},
         }.items():
             walk = Walk(route.method)
-            await walk.rest(label, client, route.verb, path, headers=headers, **body_of(route))
+            await walk.rest(label, client, route.verb, path, headers=form, **body_of(route))
             walk.finish()
             assert ("FORBIDDEN" in walk.reasons) == (access not in (PUBLIC, FOR_USERS)), label
         walk = Walk(route.method)
-        headers = {"authorization": f"Bearer {KEY}"}
-        await walk.rest("admin", client, route.verb, path, headers=headers, **body_of(route))
+        form = {"authorization": f"Bearer {KEY}"}
+        await walk.rest("admin", client, route.verb, path, headers=form, **body_of(route))
         walk.finish()
         assert not walk.reasons & {"UNAUTHENTICATED", "FORBIDDEN"}
 

@@ -85,7 +85,7 @@ def client(transports: dict[str, Any], gateway: str) -> httpx.AsyncClient:
     return found
 
 
-def walked(routes: list[Route], alone: list[Route] | None = None) -> Any:
+def walked(routes: list[Route], alone: list[Route] | None = None) -> pytest.MarkDecorator:
     """Walk routes of the gateway inside the service, and some of the one that stands alone."""
     pairs = [("rest", route) for route in routes]
     pairs += [("rest-upstream", route) for route in alone or []]

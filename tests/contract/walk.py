@@ -33,7 +33,7 @@ class Walk:
         """Send a message."""
         await self._send(label, self._message(transport, request))
 
-    async def wire(self, label: str, channel: grpc.aio.Channel, request: bytes) -> None:
+    async def wire(self, label: str, channel: Any, request: bytes) -> None:
         """Send bytes in place of a message."""
         await self._send(label, self._wire(channel, request))
 
@@ -68,7 +68,7 @@ class Walk:
             return error.reason
         return "OK"
 
-    async def _wire(self, channel: grpc.aio.Channel, request: bytes) -> str:
+    async def _wire(self, channel: Any, request: bytes) -> str:
         method = METHODS[self._method]
         path = f"/{method.containing_service.full_name}/{method.name}"
         try:

@@ -75,7 +75,7 @@ class Settings:
     prompt_threads: int
     """Threads that compute a batch of the prompt."""
     gpu_layers: int
-    """Layers to put on devices; -1 leaves it to the engine. Without a device it has no effect."""
+    """Layers to put on devices. Without a device it has no effect."""
     embeddings: bool
     """Whether the model embeds instead of generating."""
     pooling: str
