@@ -16,8 +16,8 @@ ARGS ?=
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run test check check-proto check-gen check-code check-package fix gen bench \
-	lock release-image clean
+.PHONY: help setup run test test-clients check check-proto check-gen check-code check-package fix gen \
+	gen-clients bench lock release-image clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ run: $(RUNTIME) ## Start the service on loopback: gRPC on 50051, HTTP on 8080
 
 test: $(DEV) ## Run the tests; ARGS="-k name" for some of them
 	$(BIN)/python -m pytest $(ARGS)
+
+test-clients: $(DEV) ## Build examples/clients and run them against a service; ARGS="go" for one of them
+	$(BIN)/python tools/run_clients.py $(ARGS)
 
 check: check-proto check-gen check-code check-package ## Everything that must hold before a commit lands, but the tests
 
@@ -59,6 +62,9 @@ fix: $(DEV) ## Repair what can be repaired of the above
 gen: $(DEV) ## Generate gen/ and gateway/openapi.yaml from proto/
 	$(BIN)/python tools/generate.py
 
+gen-clients: $(DEV) ## Generate the code in examples/clients; ARGS="go" for one of them
+	$(BIN)/python tools/generate_clients.py $(ARGS)
+
 bench: $(DEV) ## Measure; ARGS="codec rest" for some of it
 	$(BIN)/python bench $(ARGS)
 
@@ -75,6 +81,7 @@ release-image: $(DEV) ## Record the protos as released; from then on check-proto
 
 clean: ## Remove what the other targets made, .venv included
 	rm -rf .venv build dist .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf examples/clients/node/dist examples/clients/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The first time takes a minute, so pip shows what it does; later it would list what is there already.

@@ -32,16 +32,21 @@ PACKAGES = {
 }
 """All that may ever be at the top of the wheel, beside its metadata."""
 TESTS_NEED = (
+    "Containerfile",
     "bench",
+    "deploy",
     "docs",
     "examples",
     "gateway/openapi.yaml",
     "proto",
     "pyproject.toml",
+    "requirements-build.lock",
+    "requirements.lock",
     "tests",
     "tools",
 )
 """What is copied, where it exists: the tests and what they look at, but no package of ours."""
+IGNORED = shutil.ignore_patterns("__pycache__", "dist", "node_modules")
 
 
 def main() -> int:
@@ -123,7 +128,7 @@ def test(python: Path, copy: Path, arguments: list[str]) -> int:
     copy.mkdir()
     for name in TESTS_NEED:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, copy / name, ignore=IGNORED)
         elif (ROOT / name).exists():
             (copy / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(ROOT / name, copy / name)

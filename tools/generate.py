@@ -1,5 +1,8 @@
 """Generate ``gen/`` and ``gateway/openapi.yaml`` from ``proto/``, or check that they are fresh.
 
+Besides the Python code, ``gen/`` has the descriptor set of the API: what programs read that want to
+call or describe it without the protos.
+
 Usage: ``python tools/generate.py [--check]``. Run by ``make gen`` and ``make check-gen``.
 Everything is generated into a folder aside first: a proto that does not compile leaves the last
 good code in place, and ``--check`` changes nothing.
@@ -21,12 +24,14 @@ ROOT = Path(__file__).resolve().parent.parent
 FINISH = ROOT / "tools" / "finish_gen.py"
 PLUGIN = ROOT / "tools" / "protoc_gen_openapi.py"
 DOCUMENT = Path("gateway", "openapi.yaml")
+API = Path("proto", "localplane", "v1")
+DESCRIPTORS = Path("gen", "localplane.binpb")
 DIFF_LINES = 40
 
 
-def protoc(*options: str, gen: Path) -> None:
-    """Run protoc on all our protos, with this interpreter's plugins and the code in ``gen``."""
-    protos = sorted(str(path) for path in Path("proto/localplane").rglob("*.proto"))
+def protoc(*options: str, gen: Path, below: Path = Path("proto", "localplane")) -> None:
+    """Run protoc on our protos, with this interpreter's plugins and the code in ``gen``."""
+    protos = sorted(str(path.relative_to(ROOT)) for path in (ROOT / below).rglob("*.proto"))
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -50,6 +55,8 @@ def generate(target: Path) -> None:
         gen=gen,
     )
     subprocess.run([sys.executable, str(FINISH), str(gen)], check=True)
+    # With what the protos import, so that it is complete; without comments, which are most of its size.
+    protoc(f"--descriptor_set_out={target / DESCRIPTORS}", "--include_imports", gen=gen, below=API)
 
     document = target / DOCUMENT
     document.parent.mkdir()
@@ -79,7 +86,7 @@ def stale(fresh: Path) -> list[str]:
         report.append(
             f"{path}: {'missing' if old is None else 'left over' if new is None else 'stale'}"
         )
-        if old is not None and new is not None:
+        if old is not None and new is not None and path != DESCRIPTORS:
             lines = difflib.unified_diff(
                 old.decode().splitlines(),
                 new.decode().splitlines(),

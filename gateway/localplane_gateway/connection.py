@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from localplane_gateway.http_protocol import HttpProtocol
 
 _MOST_BYTES = 64 * 1024
 """A stream that never waits would pile up without end."""
 
 
-class Connection(HttpToolsProtocol):
+class Connection(HttpProtocol):
     """uvicorn's connection, with a transport that joins writes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -16,6 +16,7 @@ import grpc
 from google.protobuf.message import Message
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from localplane.v1 import summary_pb2
 from localplane_gateway.bindings import HTTP_BODY, Binding, Call
 from localplane_gateway.channel import Channel
 from localplane_gateway.codec import codec_for
@@ -32,6 +33,7 @@ from localplane_gateway.errors import (
 )
 from localplane_gateway.exchange import JSON, Exchange
 from localplane_gateway.layers import OperationLayer
+from localplane_gateway.page.welcome import HTML, NEGOTIATED, WelcomePage, wants_page
 from localplane_gateway.pages import PAGE_HEADERS
 from localplane_gateway.request_reader import RequestReader
 from localplane_gateway.settings import GatewaySettings
@@ -60,7 +62,7 @@ class UnaryOperation:
         self._reader = RequestReader(binding)
         self._call = channel.unary_unary(binding.call.path, **_serializers(binding.call))
         self._is_bytes = binding.call.response_class.DESCRIPTOR.full_name == HTTP_BODY
-        self._headers: Headers = list(PAGE_HEADERS) if binding.is_page else []
+        self._headers: Headers = list(PAGE_HEADERS) if binding.is_page and self._is_bytes else []
         self._encode = _encoder(binding)
         self._stream = (
             StreamOperation(binding, binding.stream, channel, public_url)
@@ -81,11 +83,33 @@ class UnaryOperation:
             response = await unless_gone(call, receive)
         except grpc.aio.AioRpcError as error:
             raise RpcError(error, self._binding.statuses) from error
-        headers = await _answer_headers(call, self._headers)
+        await self.respond(exchange, response, await _answer_headers(call, self._headers))
+
+    async def respond(self, exchange: Exchange, response: Any, headers: Headers) -> None:
+        """Write an answer."""
         if self._is_bytes:
             content_type = response.content_type or self._binding.produces[0]
             await exchange.respond(200, response.data, content_type.encode(), headers=headers)
         else:
+            await exchange.respond(200, self._encode(response), JSON, headers=headers)
+
+
+class PageOperation(UnaryOperation):
+    """Calls a method whose answer browsers get as a page."""
+
+    def __init__(
+        self, binding: Binding, channel: Channel, public_url: str | None, page: WelcomePage
+    ) -> None:
+        super().__init__(binding, channel, public_url)
+        self._page = page
+
+    async def respond(self, exchange: Exchange, response: Any, headers: Headers) -> None:
+        """Write an answer."""
+        if wants_page(exchange):
+            headers = [*headers, *NEGOTIATED, *self._page.headers]
+            await exchange.respond(200, self._page.render(response), HTML, headers=headers)
+        else:
+            headers = [*headers, *NEGOTIATED]
             await exchange.respond(200, self._encode(response), JSON, headers=headers)
 
 
@@ -179,6 +203,9 @@ class TranscoderApi(RoutedAPI):  # type: ignore[misc] # Connexion has no types
             return own_operation(operation.operation_id, self._document)
         if binding.call.is_stream:
             return StreamOperation(binding, binding.call, self._channel, self._public_url)
+        if binding.is_page and binding.call.response_class is summary_pb2.Summary:
+            page = WelcomePage(self._document)
+            return PageOperation(binding, self._channel, self._public_url, page)
         return UnaryOperation(binding, self._channel, self._public_url)
 
 

@@ -16,14 +16,17 @@ from localplane_gateway.server import serving
 from localplane_gateway.settings import GatewaySettings
 from localplane_server.config import Endpoint, Settings
 from localplane_server.errors import StartupError
-from localplane_server.events import Events, RequestFinished
+from localplane_server.events import Events, PredictionFinished, RequestFinished
+from localplane_server.inference.counting import PredictionCounter
 from localplane_server.inference.embedding import Embedder
 from localplane_server.inference.generation import TextGenerator
 from localplane_server.inference.tokenization import Tokenizer
 from localplane_server.listening import bound_socket, check_free
 from localplane_server.logs import AccessLog, log_events
 from localplane_server.models.catalog import Defaults, ModelCatalog
+from localplane_server.p2p.network import NoNetwork
 from localplane_server.readiness import Readiness
+from localplane_server.resources.inventory import Inventory
 from localplane_server.rpc.access import KeyAuthenticator, read_keys
 from localplane_server.rpc.backend_service import BackendServicer
 from localplane_server.rpc.health import HealthReporter
@@ -31,13 +34,16 @@ from localplane_server.rpc.inference_service import InferenceServicer
 from localplane_server.rpc.inprocess import InProcessChannel
 from localplane_server.rpc.interceptors import CallInterceptor
 from localplane_server.rpc.model_service import ModelServicer
+from localplane_server.rpc.peer_service import PeerServicer
 from localplane_server.rpc.server import (
     SERVICES,
     Servicers,
     build_grpc_server,
     listen_on_socket_file,
 )
+from localplane_server.rpc.summary import Summaries
 from localplane_server.rpc.system_service import SystemServicer
+from localplane_server.rpc.token_metrics_service import TokenMetricsServicer
 from localplane_server.rpc.tokenizer_service import TokenizerServicer
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
@@ -46,12 +52,15 @@ from localplane_server.scheduling.tasks import DetachedTasks, keep_running
 from localplane_server.state.database import Database
 from localplane_server.state.lock import DataDirLock
 from localplane_server.state.spawn_records import SqliteSpawnRecords
+from localplane_server.state.token_records import SqliteTokenRecords
 from localplane_server.supervision.backend import BackendLauncher
 from localplane_server.supervision.keeper_handle import KeeperHandle
 from localplane_server.supervision.leftovers import reap_leftovers
 from localplane_server.supervision.processes import Processes
 from localplane_server.supervision.programs import BackendPrograms, shipped_programs
 from localplane_server.supervision.sampling import Sampler
+from localplane_server.tokens.accounting import TokenAccounting
+from localplane_server.tokens.reporting import TokenReporter
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +132,10 @@ async def running(
         readiness = Readiness()
         readiness.block("start", "the service is starting")
 
+        # Left, and written for the last time, after the tasks below that still count predictions.
+        accounting = await stack.enter_async_context(TokenAccounting(SqliteTokenRecords(database)))
+        bus.listen(PredictionFinished, accounting.count)
+
         processes = await stack.enter_async_context(Processes(keeper, records))
         processes.add_listener(lambda is_ready: _tell(readiness, is_ready=is_ready))
         detached = DetachedTasks()
@@ -158,18 +171,33 @@ async def running(
             catalog, start=starter, run=detached, bus=bus, autoload=not settings.no_autoload
         )
         monitor = Monitor(scheduler, sampler)
+        inventory = Inventory({"data": settings.data_dir, "models": models_dir})
+        stack.callback(inventory.close)
         # Once the servers have stopped, no call is left that a backend should wait for.
         stack.push_async_callback(scheduler.close, grace_seconds=0.0, end_seconds=end_seconds)
 
+        network = NoNetwork()
+        summaries = Summaries(
+            settings=settings,
+            keys=keys,
+            catalog=catalog,
+            scheduler=scheduler,
+            monitor=monitor,
+            programs=programs,
+            network=network,
+        )
         servicers = Servicers(
             backend=BackendServicer(
                 scheduler, monitor, programs, grace_seconds=settings.shutdown_grace
             ),
             inference=InferenceServicer(
-                TextGenerator(catalog, scheduler, bus), Embedder(catalog, scheduler, bus)
+                TextGenerator(catalog, scheduler, PredictionCounter(bus, detached)),
+                Embedder(catalog, scheduler, bus),
             ),
             model=ModelServicer(catalog, scheduler),
-            system=SystemServicer(scheduler, programs, readiness),
+            token_metrics=TokenMetricsServicer(TokenReporter(catalog, scheduler, accounting)),
+            peer=PeerServicer(network),
+            system=SystemServicer(scheduler, programs, readiness, inventory, summaries),
             tokenizer=TokenizerServicer(Tokenizer(catalog, scheduler)),
         )
         interceptor = CallInterceptor(keys, bus)
@@ -186,6 +214,9 @@ async def running(
             stack.callback(settings.grpc_uds.unlink, missing_ok=True)
         http_socket = bound_socket(settings.http_listen)
         stack.callback(http_socket.close)
+        grpc = settings.grpc_listen._replace(port=grpc_port)
+        http = settings.http_listen._replace(port=http_socket.getsockname()[1])
+        summaries.listening(grpc, http)
         await server.start()
         stops: list[asyncio.Task[None]] = []
         stack.push_async_callback(_all, stops)
@@ -194,6 +225,7 @@ async def running(
             channel,
             GatewaySettings(
                 allowed_hosts=frozenset(settings.allow_host),
+                allowed_origins=frozenset(settings.allow_origin),
                 public_url=settings.public_url,
                 max_body_bytes=settings.max_body_size,
             ),
@@ -212,11 +244,15 @@ async def running(
         loops = await stack.enter_async_context(asyncio.TaskGroup())
         monitoring = loops.create_task(keep_running("monitor", monitor.run, readiness))
         stack.callback(monitoring.cancel)
+        writing = loops.create_task(keep_running("token accounting", accounting.run, readiness))
+        stack.callback(writing.cancel)
+        sampling = loops.create_task(keep_running("resources", inventory.run, readiness))
+        stack.callback(sampling.cancel)
         readiness.unblock("start")
         readiness.listen(lambda is_ready: _report(health, detached, is_ready=is_ready))
         yield App(
-            grpc=settings.grpc_listen._replace(port=grpc_port),
-            http=settings.http_listen._replace(port=http_socket.getsockname()[1]),
+            grpc=grpc,
+            http=http,
             readiness=readiness,
             channel=channel,
             scheduler=scheduler,

@@ -147,6 +147,10 @@ class Settings:
     """Address under which callers reach REST, for the links in answers. Default: the address that was called."""
     allow_host: tuple[str, ...] = _setting(parse_words, "HOST,...", default=())
     """Names, besides the ones listened on, under which web pages may call REST."""
+    allow_origin: tuple[str, ...] = _setting(
+        parse_words, "ORIGIN,...", "LOCALAI_CORS_ALLOW_ORIGINS", default=()
+    )
+    """Origins of web pages elsewhere, such as https://app.example, that may use REST and read its answers."""
     api_key: tuple[str, ...] = _setting(
         parse_words, "KEY,...", "LOCALAI_API_KEY", "API_KEY", default=(), secret=True
     )

@@ -86,6 +86,20 @@ class PredictionFinished:
     completion_tokens: int
     outcome: str
     """`ok`, `error` or `aborted`."""
+    estimated: bool = False
+    """Whether tokens were estimated, wholly or in part, because the backend did not count them all."""
+    slot: int = 0
+    """Slot of the backend that it ran in. 0 where the backend does not say."""
+    prompt_tokens_processed: int | None = None
+    """Of the prompt, the tokens that were not found in a cache. None where the backend does not say."""
+    prompt_ms: float = 0.0
+    """Milliseconds spent on the prompt. 0 where the backend does not say."""
+    generation_ms: float = 0.0
+    """Milliseconds from the first token to the last: the backend's, else as seen from here; 0 if unknown."""
+    seconds: float = 0.0
+    """From the request to the backend to the end."""
+    seconds_to_first_token: float | None = None
+    """From the request to the backend to the first piece of a streamed answer. None of what is not streamed."""
 
 
 E = TypeVar("E")

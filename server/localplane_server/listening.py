@@ -48,14 +48,20 @@ def check_free(endpoint: Endpoint) -> None:
     bound_socket(endpoint).close()
 
 
-def _holder(port: int) -> str | None:
-    """Name the process that listens on a port; None when it is another user's."""
+def listener_of(port: int) -> psutil.Process | None:
+    """Return the process that listens on a port; None when there is none or it is another user's."""
     try:
         for connection in psutil.net_connections(kind="tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,):
-                if connection.pid is None:
-                    return None
-                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
+                return None if connection.pid is None else psutil.Process(connection.pid)
     except psutil.Error:
         pass
     return None
+
+
+def _holder(port: int) -> str | None:
+    listener = listener_of(port)
+    try:
+        return f"{listener.name()} (process {listener.pid})" if listener else None
+    except psutil.Error:
+        return None  # it has ended by now

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import psutil
 
-from contract.transports import CallError, GrpcTransport
+from contract.transports import CallError, Transport
 from localplane.v1 import backend_service_pb2 as pb
-from localplane_server.app import App
 
 SETTLED_SECONDS = 15.0
 
@@ -24,9 +23,8 @@ class Census(NamedTuple):
     processes: int
 
 
-async def stop_backends(app: App) -> None:
+async def stop_backends(transport: Transport) -> None:
     """Stop whatever is loaded."""
-    transport = GrpcTransport(app.channel)
     listed = await transport.call("BackendService.ListBackends", pb.ListBackendsRequest())
     for one in listed.backends:
         with contextlib.suppress(CallError):  # it may have failed, or be gone by now

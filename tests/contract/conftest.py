@@ -42,6 +42,9 @@ CONFIGURATIONS = {
     "crashes": "backend: fake\nknown_usecases: [none]\noptions: [die_on_predict, 'stderr:last words']",
     "mute": "backend: fake\nknown_usecases: [none]\noptions: [unimplemented:Status]",
     "untold": "backend: fake\nknown_usecases: [none]\noptions: [unimplemented:TokenizeString]",
+    "plain": "backend: fake\nknown_usecases: [none]\noptions: [plain]",
+    "stuck-metrics": "backend: fake\nknown_usecases: [none]\noptions: [hang:GetMetrics]",
+    "no-metrics": "backend: fake\nknown_usecases: [none]\noptions: [unimplemented:GetMetrics]",
     "stuck": "backend: fake\nknown_usecases: [none]\noptions: [hang:Status]",
     "orphan": "backend: nowhere\nknown_usecases: [none]",
     "broken": "backend: llama\nknown_usecases: [none]\nparameters: {model: broken.gguf}",
@@ -69,16 +72,25 @@ def programs() -> BackendPrograms:
 async def app(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path
 ) -> AsyncGenerator[App]:
-    """A service that runs in this process, with real backends. A module's `SETTINGS` are its settings."""
+    """A service that runs in this process, with real backends.
+
+    A module can have `SETTINGS` for it, and the text of a `KEY_FILE`.
+    """
     data_dir = tmp_path_factory.mktemp("data")
     write_models(data_dir / "models", tiny_gguf)
     anywhere = Endpoint("127.0.0.1", 0)
+    key_file = None
+    if text := getattr(request.module, "KEY_FILE", ""):
+        key_file = data_dir / "keys"
+        key_file.touch(0o600)
+        key_file.write_text(text)
     settings = Settings(
         **{
             "data_dir": data_dir,
             "grpc_listen": anywhere,
             "http_listen": anywhere,
             "shutdown_grace": 1.0,
+            "api_key_file": key_file,
             **getattr(request.module, "SETTINGS", {}),
         }
     )
@@ -90,8 +102,12 @@ async def app(
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def transports(app: App) -> AsyncGenerator[dict[str, Transport]]:
-    """Every transport to the service."""
+async def transports(
+    request: pytest.FixtureRequest, app: App
+) -> AsyncGenerator[dict[str, Transport]]:
+    """Every transport to the service, with the `KEY` of the module if it has one."""
+    key = getattr(request.module, "KEY", None)
+    headers = {"authorization": f"Bearer {key}"} if key else {}
     with bound_socket(Endpoint("127.0.0.1", 0)) as bound:
         alone = f"http://127.0.0.1:{bound.getsockname()[1]}"
         async with (
@@ -101,12 +117,12 @@ async def transports(app: App) -> AsyncGenerator[dict[str, Transport]]:
                 [bound],
                 grace_seconds=1,
             ),
-            httpx.AsyncClient(base_url=f"http://{app.http}", timeout=30) as client,
-            httpx.AsyncClient(base_url=alone, timeout=30) as client_of_alone,
+            httpx.AsyncClient(base_url=f"http://{app.http}", headers=headers, timeout=30) as client,
+            httpx.AsyncClient(base_url=alone, headers=headers, timeout=30) as client_of_alone,
         ):
             yield {
-                "inprocess": GrpcTransport(app.channel),
-                "grpc": GrpcTransport(channel),
+                "inprocess": GrpcTransport(app.channel, key),
+                "grpc": GrpcTransport(channel, key),
                 "rest": RestTransport(client),
                 "rest-upstream": RestTransport(client_of_alone),
             }
@@ -120,18 +136,18 @@ def transport(request: pytest.FixtureRequest, transports: dict[str, Transport]) 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def unharmed(
-    app: App, transports: dict[str, Transport], caplog: pytest.LogCaptureFixture
+    transports: dict[str, Transport], caplog: pytest.LogCaptureFixture
 ) -> AsyncGenerator[None]:
     """The service is the same after a test: ready, with no more files, tasks and processes; and nothing broke."""
     for transport in transports.values():  # so that every connection is open
         await transport.call("SystemService.GetVersion", system_service_pb2.GetVersionRequest())
-    await stop_backends(app)
+    await stop_backends(transports["inprocess"])
     before = take_census()
     with caplog.at_level(logging.ERROR):
         yield
     for transport in transports.values():
         await transport.call("SystemService.Ready", system_service_pb2.ReadyRequest())
-    await stop_backends(app)
+    await stop_backends(transports["inprocess"])
     after = await settled(before)
     assert all(new <= old for new, old in zip(after, before, strict=True)), (before, after)
     assert [] == [record for record in caplog.records if record.name.startswith("localplane")]

@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from contract.transports import CallError, Transport
-from localplane.v1 import backend_service_pb2
+from localplane.v1 import backend_service_pb2, resources_pb2
 from localplane.v1 import system_service_pb2 as pb
 from localplane_server import __version__
 from localplane_server.app import App
@@ -36,6 +36,25 @@ async def test_system(transport: Transport) -> None:
     assert sorted(set(answer.backends)) == list(answer.backends)
     assert {"llama", "llama-cpp", "fake"} <= set(answer.backends)
     assert [pb.LoadedModel(id="echo", backend="fake")] == list(answer.loaded_models)
+
+
+async def test_resources(transport: Transport) -> None:
+    """Processors, memory and both folders' disks, with their sources; what is null says why."""
+    answer = await transport.call("SystemService.GetResources", pb.GetResourcesRequest())
+
+    cpu, memory = answer.cpu, answer.memory
+    assert 0 < cpu.usable <= cpu.allowed <= cpu.count
+    assert resources_pb2.RESOURCE_SOURCE_UNSPECIFIED not in (cpu.source, memory.source)
+    assert 0 < memory.available <= memory.total <= memory.machine_total
+    assert memory.HasField("cgroup_limit") != ("cgroup_limit" in memory.unknown)
+    assert cpu.HasField("percent") != ("percent" in cpu.unknown)
+    assert ["data", "models"] == [disk.purpose for disk in answer.disks]
+    assert all(0 < disk.free <= disk.total and disk.filesystem for disk in answer.disks)
+    assert answer.HasField("sampled_at")
+    nvidia = [
+        one for one in answer.accelerators if one.vendor == resources_pb2.ACCELERATOR_VENDOR_NVIDIA
+    ]
+    assert nvidia or "nvml" in answer.unknown
 
 
 async def test_probes(transport: Transport) -> None:

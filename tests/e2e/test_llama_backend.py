@@ -283,8 +283,8 @@ class TestPredict:
         wanted = backend_pb2.PredictOptions(Prompt="x", Tokens=40, StopPrompts=["objects"])
         reply, other = tiny.stub.Predict.with_call(wanted)
 
-        assert [("x-finish-reason", "length")] == list(call.trailing_metadata())
-        assert [("x-finish-reason", "stop")] == list(other.trailing_metadata())
+        assert "length" == dict(call.trailing_metadata())["x-finish-reason"]
+        assert "stop" == dict(other.trailing_metadata())["x-finish-reason"]
         assert b"objects" not in reply.message
 
     def test_chat(self, tiny: Llama) -> None:
@@ -572,6 +572,35 @@ class TestFigures:
         assert metrics.tokens_per_second > 0
         assert metrics.prompt_tokens_processed > 0
 
+    def test_metrics_of_one_call(self, llama: Llama, tiny_gguf: Path) -> None:
+        """A call that was cancelled can be asked for by name: how far it came, and in which slot."""
+        assert llama.load(tiny_gguf, Options=["parallel:2"]).success
+        stream = llama.stream(
+            Prompt="x", Tokens=2000, IgnoreEOS=True, Grammar=ENDLESS, CorrelationId="cut"
+        )
+        seen = [next(stream).tokens for _ in range(5)]
+        stream.cancel()
+        whole = llama.stub.PredictStream(
+            backend_pb2.PredictOptions(Prompt="y", Tokens=3, CorrelationId="whole")
+        )
+        pieces = [reply.tokens for reply in whole]
+
+        cut, named = llama.stub.GetMetrics.with_call(
+            backend_pb2.MetricsRequest(), metadata=(("x-correlation-id", "cut"),), timeout=SECONDS
+        )
+        latest = llama.stub.GetMetrics(backend_pb2.MetricsRequest())
+        end = dict(whole.trailing_metadata())
+
+        assert sorted(set(seen)) == seen
+        assert seen[-1] <= cut.tokens_generated < 2000
+        assert "cut" == dict(named.trailing_metadata())["x-correlation-id"]
+        assert (
+            str(cut.prompt_tokens_processed) == dict(named.trailing_metadata())["x-prompt-tokens"]
+        )
+        assert 3 == pieces[-1] == latest.tokens_generated
+        assert str(latest.slot_id) == end["x-slot-id"]
+        assert str(latest.prompt_tokens_processed) == end["x-prompt-tokens-processed"]
+
 
 class TestEnd:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -604,7 +633,7 @@ class TestRealModel:
         text = b"".join(reply.message for reply in call).decode()
 
         assert "4" in text
-        assert [("x-finish-reason", "stop")] == list(call.trailing_metadata())
+        assert "stop" == dict(call.trailing_metadata())["x-finish-reason"]
 
     def test_no_tools(self, real_program: Llama) -> None:
         """A model whose template knows no tools is not asked to call one in vain."""

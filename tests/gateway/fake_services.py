@@ -22,6 +22,8 @@ from localplane.v1 import (
     model_pb2,
     model_service_pb2,
     model_service_pb2_grpc,
+    resources_pb2,
+    summary_pb2,
     system_service_pb2,
     system_service_pb2_grpc,
     tokenizer_service_pb2,
@@ -37,6 +39,8 @@ class Services:
     def __init__(self) -> None:
         self.request: Any = None
         """The last request."""
+        self.summary = summary_pb2.Summary(title="Localplane v0.1.0", version="v0.1.0")
+        """What the summary is."""
         self.metadata: dict[str, str] = {}
         """Its metadata."""
         self.headers: list[tuple[str, str]] = []
@@ -250,6 +254,18 @@ class System(_Servicer, system_service_pb2_grpc.SystemServiceServicer):
     ) -> system_service_pb2.GetVersionResponse:
         await self._services.enter(request, context)
         return system_service_pb2.GetVersionResponse(version="v0.1.0")
+
+    async def GetSummary(  # noqa: N802
+        self, request: system_service_pb2.GetSummaryRequest, context: Context
+    ) -> summary_pb2.Summary:
+        await self._services.enter(request, context)
+        return self._services.summary
+
+    async def GetResources(  # noqa: N802
+        self, request: system_service_pb2.GetResourcesRequest, context: Context
+    ) -> resources_pb2.Resources:
+        await self._services.enter(request, context)
+        return resources_pb2.Resources()
 
     async def Live(  # noqa: N802
         self, request: system_service_pb2.LiveRequest, context: Context

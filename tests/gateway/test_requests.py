@@ -135,7 +135,7 @@ class TestPath:
 
         assert (200, name) == (response.status_code, services.request.name)
 
-    @pytest.mark.parametrize("path", ["/api/models/a/b", "/api/models/", "/api/models", "/x", "/"])
+    @pytest.mark.parametrize("path", ["/api/models/a/b", "/api/models/", "/api/models", "/x", "/x/"])
     async def test_unknown(self, api: httpx.AsyncClient, path: str) -> None:
         """Anything else is not there."""
         error = error_of(await api.get(path))

@@ -133,6 +133,69 @@ class TestLimit:
         assert b"HTTP/1.1 413 " == line[:13]
 
 
+class TestHead:
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # a client that wants TLS
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"hello\r\n\r\n",
+            b"GET /version HTTP/1.1\r\nHost localhost\r\n\r\n",
+            b"GET /version HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+            b"GET /version HTTP/1.1\r\nHost: \x00\r\n\r\n",
+            b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"NONSENSE /version HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"POST /backend/load HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+            b"POST /backend/load HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+            b"POST /backend/load HTTP/1.1\r\nTransfer-Encoding: x, chunked, y\r\n\r\n",
+        ],
+    )
+    async def test_not_http(self, url: str, content: bytes) -> None:
+        """What is not HTTP is refused in the shape that all errors have, and not waited for."""
+        async with asyncio.timeout(5):
+            answer = await converse(url, content)
+        top, _, body = answer.partition(b"\r\n\r\n")
+
+        assert top.startswith(b"HTTP/1.1 400 ")
+        assert b"content-type: application/json" in top
+        assert "INVALID_ARGUMENT" == json.loads(body)["error"]["reason"]
+
+    @pytest.mark.parametrize("before", [b"", b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+    async def test_endless(self, url: str, before: bytes) -> None:
+        """Headers without an end are cut off, and cost no more memory than they may be large."""
+        parts = urlsplit(url)
+        _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        writer.write(before + b"GET /version HTTP/1.1\r\nHost: localhost\r\nX: ")
+
+        async def send() -> None:
+            while True:
+                writer.write(b"x" * 0x4000)
+                await writer.drain()
+
+        async with asyncio.timeout(10):
+            with pytest.raises(ConnectionError):
+                await send()
+        writer.close()
+
+    async def test_large(self, url: str) -> None:
+        """Headers of the size that browsers and proxies send get through, in however many pieces."""
+        text = head("GET", "/version", "X: " + "x" * 30_000)
+        pieces = [text[at : at + 1000] for at in range(0, len(text), 1000)]
+
+        answer = await converse(url, *pieces)
+
+        assert answer.startswith(b"HTTP/1.1 200 ")
+
+    async def test_slow(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A client that does not finish its headers, or sends nothing, loses its connection; others do not."""
+        monkeypatch.setattr("localplane_gateway.http_protocol.HEAD_SECONDS", 0.2)
+        async with httpx.AsyncClient(base_url=url) as client, asyncio.timeout(5):
+            assert 200 == (await client.get("/version")).status_code
+            assert b"" == await converse(url)
+            assert b"" == await converse(url, b"GET /version HTT")
+            assert 200 == (await client.get("/version")).status_code
+
+
 class TestDisconnect:
     async def test_unary(self, url: str, services: Services) -> None:
         """A call whose client leaves is cancelled."""

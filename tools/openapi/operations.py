@@ -28,6 +28,7 @@ from openapi.schemas import (
 )
 
 _VERBS = ("get", "put", "post", "delete", "patch")
+_HTML = "text/html"
 _JSON = "application/json"
 _STREAMS = ("text/event-stream", "application/x-ndjson")
 _ERROR_RESPONSES = {
@@ -206,7 +207,10 @@ class _Operation:
         if (name == HTTP_BODY) != bool(media_types):
             message = f"cannot route {self.path}: HttpBody and the option produces go together"
             raise GeneratorError(message)
-        return {media_type: {"schema": schema} for media_type in media_types or [_JSON]}
+        content: Schema = {media_type: {"schema": schema} for media_type in media_types or [_JSON]}
+        if answer.options.Extensions[options_pb2.static_page] and not media_types:
+            content[_HTML] = {"schema": {"type": "string"}}
+        return content
 
     def _answer_schema(self, name: str) -> Schema:
         part = self._rule.response_body

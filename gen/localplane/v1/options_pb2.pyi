@@ -105,7 +105,9 @@ sse_done: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOption
 body_on_get: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
 """Whether the GET routes of the method also read the request from a JSON body."""
 static_page: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
-"""Whether the answer is a page for people: it is served as it is, with the headers that a browser needs."""
+"""Whether the answer is a page for people. A `HttpBody` is served as it is, with the headers that a browser needs; of
+any other message the gateway makes the page, and programs get it as JSON.
+"""
 produces: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _containers.RepeatedScalarFieldContainer[_builtins.str]]
 """Media types of the answer when it is not JSON."""
 rest_name: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.str]

@@ -25,9 +25,11 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from localplane.v1 import options_pb2 as localplane_dot_v1_dot_options__pb2
+from localplane.v1 import resources_pb2 as localplane_dot_v1_dot_resources__pb2
+from localplane.v1 import summary_pb2 as localplane_dot_v1_dot_summary__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"localplane/v1/system_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1blocalplane/v1/options.proto\"\x12\n\x10GetSystemRequest\"X\n\x11GetSystemResponse\x12\x10\n\x08\x62\x61\x63kends\x18\x01 \x03(\t\x12\x31\n\rloaded_models\x18\x02 \x03(\x0b\x32\x1a.localplane.v1.LoadedModel\"*\n\x0bLoadedModel\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\"\x13\n\x11GetVersionRequest\"%\n\x12GetVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\"\r\n\x0bLiveRequest\"\x0e\n\x0cReadyRequest2\x9a\x03\n\rSystemService\x12\x63\n\tGetSystem\x12\x1f.localplane.v1.GetSystemRequest\x1a .localplane.v1.GetSystemResponse\"\x13\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\t\x12\x07/system\x12g\n\nGetVersion\x12 .localplane.v1.GetVersionRequest\x1a!.localplane.v1.GetVersionResponse\"\x14\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\n\x12\x08/version\x12\\\n\x04Live\x12\x1a.localplane.v1.LiveRequest\x1a\x14.google.api.HttpBody\"\"\xc8\xda\x18\x01\xfa\xda\x18\ntext/plain\x82\xd3\xe4\x93\x02\n\x12\x08/healthz\x12]\n\x05Ready\x12\x1b.localplane.v1.ReadyRequest\x1a\x14.google.api.HttpBody\"!\xc8\xda\x18\x01\xfa\xda\x18\ntext/plain\x82\xd3\xe4\x93\x02\t\x12\x07/readyzBg\n\x11\x64\x65v.localplane.v1B\x12SystemServiceProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"localplane/v1/system_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1blocalplane/v1/options.proto\x1a\x1dlocalplane/v1/resources.proto\x1a\x1blocalplane/v1/summary.proto\"\x12\n\x10GetSystemRequest\"X\n\x11GetSystemResponse\x12\x10\n\x08\x62\x61\x63kends\x18\x01 \x03(\t\x12\x31\n\rloaded_models\x18\x02 \x03(\x0b\x32\x1a.localplane.v1.LoadedModel\"*\n\x0bLoadedModel\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x02 \x01(\t\"\x13\n\x11GetVersionRequest\"%\n\x12GetVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\"\x13\n\x11GetSummaryRequest\"\x15\n\x13GetResourcesRequest\"\r\n\x0bLiveRequest\"\x0e\n\x0cReadyRequest2\xdf\x04\n\rSystemService\x12\x63\n\tGetSystem\x12\x1f.localplane.v1.GetSystemRequest\x1a .localplane.v1.GetSystemResponse\"\x13\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\t\x12\x07/system\x12g\n\nGetVersion\x12 .localplane.v1.GetVersionRequest\x1a!.localplane.v1.GetVersionResponse\"\x14\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\n\x12\x08/version\x12Y\n\nGetSummary\x12 .localplane.v1.GetSummaryRequest\x1a\x16.localplane.v1.Summary\"\x11\xc8\xda\x18\x01\xf0\xda\x18\x01\x82\xd3\xe4\x93\x02\x03\x12\x01/\x12h\n\x0cGetResources\x12\".localplane.v1.GetResourcesRequest\x1a\x18.localplane.v1.Resources\"\x1a\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/resources\x12\\\n\x04Live\x12\x1a.localplane.v1.LiveRequest\x1a\x14.google.api.HttpBody\"\"\xc8\xda\x18\x01\xfa\xda\x18\ntext/plain\x82\xd3\xe4\x93\x02\n\x12\x08/healthz\x12]\n\x05Ready\x12\x1b.localplane.v1.ReadyRequest\x1a\x14.google.api.HttpBody\"!\xc8\xda\x18\x01\xfa\xda\x18\ntext/plain\x82\xd3\xe4\x93\x02\t\x12\x07/readyzBg\n\x11\x64\x65v.localplane.v1B\x12SystemServiceProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,24 +41,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SYSTEMSERVICE'].methods_by_name['GetSystem']._serialized_options = b'\310\332\030\003\202\323\344\223\002\t\022\007/system'
   _globals['_SYSTEMSERVICE'].methods_by_name['GetVersion']._loaded_options = None
   _globals['_SYSTEMSERVICE'].methods_by_name['GetVersion']._serialized_options = b'\310\332\030\002\202\323\344\223\002\n\022\010/version'
+  _globals['_SYSTEMSERVICE'].methods_by_name['GetSummary']._loaded_options = None
+  _globals['_SYSTEMSERVICE'].methods_by_name['GetSummary']._serialized_options = b'\310\332\030\001\360\332\030\001\202\323\344\223\002\003\022\001/'
+  _globals['_SYSTEMSERVICE'].methods_by_name['GetResources']._loaded_options = None
+  _globals['_SYSTEMSERVICE'].methods_by_name['GetResources']._serialized_options = b'\310\332\030\003\202\323\344\223\002\020\022\016/api/resources'
   _globals['_SYSTEMSERVICE'].methods_by_name['Live']._loaded_options = None
   _globals['_SYSTEMSERVICE'].methods_by_name['Live']._serialized_options = b'\310\332\030\001\372\332\030\ntext/plain\202\323\344\223\002\n\022\010/healthz'
   _globals['_SYSTEMSERVICE'].methods_by_name['Ready']._loaded_options = None
   _globals['_SYSTEMSERVICE'].methods_by_name['Ready']._serialized_options = b'\310\332\030\001\372\332\030\ntext/plain\202\323\344\223\002\t\022\007/readyz'
-  _globals['_GETSYSTEMREQUEST']._serialized_start=139
-  _globals['_GETSYSTEMREQUEST']._serialized_end=157
-  _globals['_GETSYSTEMRESPONSE']._serialized_start=159
-  _globals['_GETSYSTEMRESPONSE']._serialized_end=247
-  _globals['_LOADEDMODEL']._serialized_start=249
-  _globals['_LOADEDMODEL']._serialized_end=291
-  _globals['_GETVERSIONREQUEST']._serialized_start=293
-  _globals['_GETVERSIONREQUEST']._serialized_end=312
-  _globals['_GETVERSIONRESPONSE']._serialized_start=314
-  _globals['_GETVERSIONRESPONSE']._serialized_end=351
-  _globals['_LIVEREQUEST']._serialized_start=353
-  _globals['_LIVEREQUEST']._serialized_end=366
-  _globals['_READYREQUEST']._serialized_start=368
-  _globals['_READYREQUEST']._serialized_end=382
-  _globals['_SYSTEMSERVICE']._serialized_start=385
-  _globals['_SYSTEMSERVICE']._serialized_end=795
+  _globals['_GETSYSTEMREQUEST']._serialized_start=199
+  _globals['_GETSYSTEMREQUEST']._serialized_end=217
+  _globals['_GETSYSTEMRESPONSE']._serialized_start=219
+  _globals['_GETSYSTEMRESPONSE']._serialized_end=307
+  _globals['_LOADEDMODEL']._serialized_start=309
+  _globals['_LOADEDMODEL']._serialized_end=351
+  _globals['_GETVERSIONREQUEST']._serialized_start=353
+  _globals['_GETVERSIONREQUEST']._serialized_end=372
+  _globals['_GETVERSIONRESPONSE']._serialized_start=374
+  _globals['_GETVERSIONRESPONSE']._serialized_end=411
+  _globals['_GETSUMMARYREQUEST']._serialized_start=413
+  _globals['_GETSUMMARYREQUEST']._serialized_end=432
+  _globals['_GETRESOURCESREQUEST']._serialized_start=434
+  _globals['_GETRESOURCESREQUEST']._serialized_end=455
+  _globals['_LIVEREQUEST']._serialized_start=457
+  _globals['_LIVEREQUEST']._serialized_end=470
+  _globals['_READYREQUEST']._serialized_start=472
+  _globals['_READYREQUEST']._serialized_end=486
+  _globals['_SYSTEMSERVICE']._serialized_start=489
+  _globals['_SYSTEMSERVICE']._serialized_end=1096
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,8 @@ import grpc
 import warnings
 
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
+from localplane.v1 import resources_pb2 as localplane_dot_v1_dot_resources__pb2
+from localplane.v1 import summary_pb2 as localplane_dot_v1_dot_summary__pb2
 from localplane.v1 import system_service_pb2 as localplane_dot_v1_dot_system__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -46,6 +48,16 @@ class SystemServiceStub:
                 request_serializer=localplane_dot_v1_dot_system__service__pb2.GetVersionRequest.SerializeToString,
                 response_deserializer=localplane_dot_v1_dot_system__service__pb2.GetVersionResponse.FromString,
                 _registered_method=True)
+        self.GetSummary = channel.unary_unary(
+                '/localplane.v1.SystemService/GetSummary',
+                request_serializer=localplane_dot_v1_dot_system__service__pb2.GetSummaryRequest.SerializeToString,
+                response_deserializer=localplane_dot_v1_dot_summary__pb2.Summary.FromString,
+                _registered_method=True)
+        self.GetResources = channel.unary_unary(
+                '/localplane.v1.SystemService/GetResources',
+                request_serializer=localplane_dot_v1_dot_system__service__pb2.GetResourcesRequest.SerializeToString,
+                response_deserializer=localplane_dot_v1_dot_resources__pb2.Resources.FromString,
+                _registered_method=True)
         self.Live = channel.unary_unary(
                 '/localplane.v1.SystemService/Live',
                 request_serializer=localplane_dot_v1_dot_system__service__pb2.LiveRequest.SerializeToString,
@@ -71,6 +83,24 @@ class SystemServiceServicer:
 
     def GetVersion(self, request, context):
         """Gets the version of the service.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSummary(self, request, context):
+        """Gets what the service is and has, as far as the caller may see it.
+
+        Over REST, browsers get it as a page and programs as JSON: a page where `Accept` has `text/html` and `Content-Type`
+        is not `application/json`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetResources(self, request, context):
+        """Gets what the machine, or the container around the service, has for models: processors, memory, disks and
+        accelerators. What cannot be read is null and says why; no part waits for another that does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,6 +133,16 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     servicer.GetVersion,
                     request_deserializer=localplane_dot_v1_dot_system__service__pb2.GetVersionRequest.FromString,
                     response_serializer=localplane_dot_v1_dot_system__service__pb2.GetVersionResponse.SerializeToString,
+            ),
+            'GetSummary': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSummary,
+                    request_deserializer=localplane_dot_v1_dot_system__service__pb2.GetSummaryRequest.FromString,
+                    response_serializer=localplane_dot_v1_dot_summary__pb2.Summary.SerializeToString,
+            ),
+            'GetResources': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetResources,
+                    request_deserializer=localplane_dot_v1_dot_system__service__pb2.GetResourcesRequest.FromString,
+                    response_serializer=localplane_dot_v1_dot_resources__pb2.Resources.SerializeToString,
             ),
             'Live': grpc.unary_unary_rpc_method_handler(
                     servicer.Live,
@@ -170,6 +210,60 @@ class SystemService:
             '/localplane.v1.SystemService/GetVersion',
             localplane_dot_v1_dot_system__service__pb2.GetVersionRequest.SerializeToString,
             localplane_dot_v1_dot_system__service__pb2.GetVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSummary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/localplane.v1.SystemService/GetSummary',
+            localplane_dot_v1_dot_system__service__pb2.GetSummaryRequest.SerializeToString,
+            localplane_dot_v1_dot_summary__pb2.Summary.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetResources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/localplane.v1.SystemService/GetResources',
+            localplane_dot_v1_dot_system__service__pb2.GetResourcesRequest.SerializeToString,
+            localplane_dot_v1_dot_resources__pb2.Resources.FromString,
             options,
             channel_credentials,
             insecure,

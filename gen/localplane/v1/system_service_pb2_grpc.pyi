@@ -6,6 +6,8 @@ Facts about the service itself, and the probes of its health."""
 from collections import abc as _abc
 from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
+from localplane.v1 import resources_pb2 as _resources_pb2
+from localplane.v1 import summary_pb2 as _summary_pb2
 from localplane.v1 import system_service_pb2 as _system_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -38,6 +40,16 @@ class SystemServiceStub:
     """Gets the names of the backends that can be started and the models that are loaded."""
     GetVersion: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.GetVersionRequest, _system_service_pb2.GetVersionResponse]
     """Gets the version of the service."""
+    GetSummary: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.GetSummaryRequest, _summary_pb2.Summary]
+    """Gets what the service is and has, as far as the caller may see it.
+
+    Over REST, browsers get it as a page and programs as JSON: a page where `Accept` has `text/html` and `Content-Type`
+    is not `application/json`.
+    """
+    GetResources: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.GetResourcesRequest, _resources_pb2.Resources]
+    """Gets what the machine, or the container around the service, has for models: processors, memory, disks and
+    accelerators. What cannot be read is null and says why; no part waits for another that does not answer.
+    """
     Live: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.LiveRequest, _httpbody_pb2.HttpBody]
     """Answers `OK` as long as the service can answer at all."""
     Ready: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.ReadyRequest, _httpbody_pb2.HttpBody]
@@ -54,6 +66,16 @@ class SystemServiceAsyncStub(SystemServiceStub):
     """Gets the names of the backends that can be started and the models that are loaded."""
     GetVersion: _aio.UnaryUnaryMultiCallable[_system_service_pb2.GetVersionRequest, _system_service_pb2.GetVersionResponse]  # type: ignore[assignment]
     """Gets the version of the service."""
+    GetSummary: _aio.UnaryUnaryMultiCallable[_system_service_pb2.GetSummaryRequest, _summary_pb2.Summary]  # type: ignore[assignment]
+    """Gets what the service is and has, as far as the caller may see it.
+
+    Over REST, browsers get it as a page and programs as JSON: a page where `Accept` has `text/html` and `Content-Type`
+    is not `application/json`.
+    """
+    GetResources: _aio.UnaryUnaryMultiCallable[_system_service_pb2.GetResourcesRequest, _resources_pb2.Resources]  # type: ignore[assignment]
+    """Gets what the machine, or the container around the service, has for models: processors, memory, disks and
+    accelerators. What cannot be read is null and says why; no part waits for another that does not answer.
+    """
     Live: _aio.UnaryUnaryMultiCallable[_system_service_pb2.LiveRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Answers `OK` as long as the service can answer at all."""
     Ready: _aio.UnaryUnaryMultiCallable[_system_service_pb2.ReadyRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -79,6 +101,28 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_system_service_pb2.GetVersionResponse, _abc.Awaitable[_system_service_pb2.GetVersionResponse]]:
         """Gets the version of the service."""
+
+    @_abc_1.abstractmethod
+    def GetSummary(
+        self,
+        request: _system_service_pb2.GetSummaryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_summary_pb2.Summary, _abc.Awaitable[_summary_pb2.Summary]]:
+        """Gets what the service is and has, as far as the caller may see it.
+
+        Over REST, browsers get it as a page and programs as JSON: a page where `Accept` has `text/html` and `Content-Type`
+        is not `application/json`.
+        """
+
+    @_abc_1.abstractmethod
+    def GetResources(
+        self,
+        request: _system_service_pb2.GetResourcesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.Resources, _abc.Awaitable[_resources_pb2.Resources]]:
+        """Gets what the machine, or the container around the service, has for models: processors, memory, disks and
+        accelerators. What cannot be read is null and says why; no part waits for another that does not answer.
+        """
 
     @_abc_1.abstractmethod
     def Live(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 from localplane.localai import backend_pb2
@@ -15,29 +14,40 @@ class Answer:
 
     def __init__(self, kind: Kind) -> None:
         self._is_chat = kind == "chat"
-        self._first_at: float | None = None
         self.tokens = 0
-        """Generated so far. A token that ends inside a character is counted with the one that
-        completes it, until
-        the last chunk brings the exact number."""
+        """Generated so far by the engine, which may be ahead of the replies."""
         self.prompt_tokens = 0
         """Of the prompt, those found in the cache included."""
         self.processed_tokens = 0
         """Of the prompt, those not found in the cache."""
         self.tokens_per_second = 0.0
         """Speed of the generation, up to now."""
+        self.slot: int | None = None
+        """Slot that it ran in. None until the end, and where the engine is not asked for it."""
         self.finish_reason = ""
-        """`stop`, `length` or `tool_calls`; empty until the end."""
+        """`stop`, `length` or `tool_calls`; empty until the reply with the end."""
         self._timings: dict[str, float] = {}
 
-    def took_progress(self, chunk: Chunk) -> bool:
-        """Count a chunk that only tells how far the prompt is. Return false for any other."""
+    def took(self, chunk: Chunk) -> bool:
+        """Count what the engine has done. Return whether the chunk is also to be replied with.
+
+        Called as soon as the chunk is there; it may never become a reply if nobody waits any more.
+        """
+        timings = chunk.get("timings")
+        if timings:
+            self.tokens = timings["predicted_n"]
+            self.tokens_per_second = timings["predicted_per_second"]
+            self.prompt_tokens = timings["cache_n"] + timings["prompt_n"]
+            self.processed_tokens = timings["prompt_n"]
+        slot = chunk.get("__verbose", {}).get("id_slot", -1)
+        if slot >= 0:
+            self.slot = slot
         progress = chunk.get("prompt_progress")
-        if not progress:
-            return False
-        self.prompt_tokens = progress["total"]
-        self.processed_tokens = progress["processed"] - progress["cache"]
-        return True
+        if progress:
+            # A chunk that only tells how far the prompt is.
+            self.prompt_tokens = progress["total"]
+            self.processed_tokens = progress["processed"] - progress["cache"]
+        return not progress
 
     def reply(self, chunks: list[Chunk]) -> backend_pb2.Reply | None:
         """Return one reply for chunks that came together, or None when there is nothing to tell."""
@@ -45,8 +55,9 @@ class Answer:
         deltas: list[backend_pb2.ChatDelta] = []
         logprobs: list[Any] = []
         for chunk in chunks:
-            self._count(chunk)
+            self._timings = chunk.get("timings") or self._timings
             for choice in chunk.get("choices", ()):
+                self.finish_reason = choice.get("finish_reason") or self.finish_reason
                 delta = choice.get("delta") or {}
                 content = choice.get("text") or delta.get("content") or ""
                 text.append(content)
@@ -58,38 +69,16 @@ class Answer:
         message = "".join(text)
         if not (message or deltas or self.finish_reason):
             return None
-        reply = backend_pb2.Reply(
-            message=message.encode(),
-            tokens=self.tokens,
-            prompt_tokens=self.prompt_tokens,
-            chat_deltas=deltas,
-        )
+        reply = backend_pb2.Reply(message=message.encode(), chat_deltas=deltas)
         if logprobs:
             reply.logprobs = json.dumps({"content": logprobs}).encode()
-        if self._timings:
-            reply.timing_prompt_processing = self._timings["prompt_ms"]
-            reply.timing_token_generation = self._timings["predicted_ms"]
-        return reply
-
-    def _count(self, chunk: Chunk) -> None:
-        for choice in chunk.get("choices", ()):
-            delta = choice.get("delta") or {}
-            if choice.get("text") or any(
-                delta.get(key) for key in ("content", "reasoning_content", "tool_calls")
-            ):
-                self.tokens += 1
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
-        timings = chunk.get("timings")
+        timings = self._timings
         if timings:
-            self._timings = timings
-            self.tokens = timings["predicted_n"]
-            self.processed_tokens = timings["prompt_n"]
-            self.prompt_tokens = timings["cache_n"] + timings["prompt_n"]
-            self.tokens_per_second = timings["predicted_per_second"]
-        elif self._first_at is None:
-            self._first_at = time.monotonic()
-        else:
-            self.tokens_per_second = self.tokens / max(1e-3, time.monotonic() - self._first_at)
+            reply.tokens = int(timings["predicted_n"])
+            reply.prompt_tokens = int(timings["cache_n"] + timings["prompt_n"])
+            reply.timing_prompt_processing = timings["prompt_ms"]
+            reply.timing_token_generation = timings["predicted_ms"]
+        return reply
 
 
 def _add(deltas: list[backend_pb2.ChatDelta], delta: dict[str, Any], content: str) -> None:

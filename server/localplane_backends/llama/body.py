@@ -51,6 +51,9 @@ def read(request: backend_pb2.PredictOptions) -> tuple[Kind, dict[str, Any]]:
         # Makes the engine report between the batches of a prompt, which is where it can be
         # cancelled.
         "return_progress": True,
+        # Every piece then says how many tokens there are so far: more than there are pieces, as a
+        # token may end inside a character.
+        "timings_per_token": True,
     }
     for field, name in SAMPLING.items():
         value = getattr(request, field)

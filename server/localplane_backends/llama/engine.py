@@ -92,8 +92,10 @@ class Engine:
 
         chat = kind == "chat"
         call = self._server.handle_chat_completions if chat else self._server.handle_completions
+        # Makes the last piece tell the slot, and the others tell more than is of use.
+        verbose = self.settings.slots > 1
         try:
-            call({**body, "stream": True}, on_chunk)
+            call({**body, "stream": True, "verbose": verbose}, on_chunk)
         except (ValueError, RuntimeError) as error:
             # What is wrong with a chat's messages or tools is raised instead of returned.
             raise EngineError(400, str(error)) from error

@@ -34,7 +34,14 @@ CODES = {
 }
 """The engine's errors, whose numbers are HTTP's, in gRPC's. All others are INTERNAL."""
 FINISH_REASON = "x-finish-reason"
-"""Trailing metadata: the protocol has no field for why an answer ended."""
+SLOT = "x-slot-id"
+PROMPT_TOKENS_PROCESSED = "x-prompt-tokens-processed"
+"""Trailing metadata of predictions: the protocol has no fields for these."""
+CORRELATION_ID = "x-correlation-id"
+PROMPT_TOKENS = "x-prompt-tokens"
+"""Metadata of `GetMetrics`: which prediction to tell of, and what there is no field for."""
+MOST_REMEMBERED = 256
+"""Predictions that can be asked for after they have ended."""
 
 
 class Loaded(NamedTuple):
@@ -49,6 +56,14 @@ class Loaded(NamedTuple):
     """Of the calls that run, wait, or were cancelled and have not ended yet."""
 
 
+class Call(NamedTuple):
+    """A prediction, while it waits or runs and for some time after."""
+
+    answer: Answer
+    over: asyncio.Event
+    """Set when the engine has let go of it, which may be after the caller has."""
+
+
 class LlamaBackend(Backend):
     """Serves a language model, or a model that embeds, from a GGUF file."""
 
@@ -59,6 +74,7 @@ class LlamaBackend(Backend):
         self._model: Loaded | None = None
         self._folders: set[Path] = set()
         self._latest = Answer("completion")
+        self._calls: dict[str, Call] = {}
 
     async def LoadModel(
         self, request: backend_pb2.ModelOptions, context: Context
@@ -83,7 +99,7 @@ class LlamaBackend(Backend):
 
         answer = await self._predict(request, context, keep)
         reply = answer.reply(all_chunks) or backend_pb2.Reply()
-        context.set_trailing_metadata(((FINISH_REASON, answer.finish_reason),))
+        context.set_trailing_metadata(self._end(answer))
         return reply
 
     # A coroutine that writes instead of a generator: a cancelled generator is closed whenever it is
@@ -97,7 +113,7 @@ class LlamaBackend(Backend):
                 await context.write(reply)
 
         answer = await self._predict(request, context, write)
-        context.set_trailing_metadata(((FINISH_REASON, answer.finish_reason),))
+        context.set_trailing_metadata(self._end(answer))
 
     async def Embedding(
         self, request: backend_pb2.PredictOptions, context: Context
@@ -144,12 +160,21 @@ class LlamaBackend(Backend):
         self, request: backend_pb2.MetricsRequest, context: Context
     ) -> backend_pb2.MetricsResponse:
         model = await self._loaded_for(request, context)
-        latest = self._latest
+        answer = self._latest
+        sent = dict(context.invocation_metadata() or ())
+        wanted = sent.get(CORRELATION_ID)
+        if isinstance(wanted, str) and wanted in self._calls:
+            answer, over = self._calls[wanted]
+            await over.wait()
+            context.set_trailing_metadata(
+                ((CORRELATION_ID, wanted), (PROMPT_TOKENS, str(answer.prompt_tokens)))
+            )
+        slot = self._slot_of(model, answer)
         return backend_pb2.MetricsResponse(
-            slot_id=await asyncio.to_thread(model.engine.latest_slot),
-            tokens_per_second=latest.tokens_per_second,
-            tokens_generated=latest.tokens,
-            prompt_tokens_processed=latest.processed_tokens,
+            slot_id=await asyncio.to_thread(model.engine.latest_slot) if slot is None else slot,
+            tokens_per_second=answer.tokens_per_second,
+            tokens_generated=answer.tokens,
+            prompt_tokens_processed=answer.processed_tokens,
         )
 
     async def close(self) -> None:
@@ -181,6 +206,7 @@ class LlamaBackend(Backend):
         model = await self._loaded_for(request, context)
         kind, body = await self._body(model, request, context)
         answer = Answer(kind)
+        over = self._remember(request.CorrelationId, answer)
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[Chunk | None] = asyncio.Queue()
 
@@ -188,7 +214,7 @@ class LlamaBackend(Backend):
             def take(chunk: Chunk) -> bool:
                 # The engine swallows exceptions from here, so there must be none. Progress has
                 # nothing to pass on: waking the loop for it would delay the first token.
-                if not answer.took_progress(chunk):
+                if answer.took(chunk):
                     loop.call_soon_threadsafe(queue.put_nowait, chunk)
                 return stop.is_set()
 
@@ -197,7 +223,7 @@ class LlamaBackend(Backend):
             if stop.is_set():
                 raise EngineError(503, "the model was freed")
 
-        running = asyncio.ensure_future(self._in_slot(model, context, generate))
+        running = asyncio.ensure_future(self._in_slot(model, context, generate, over.set))
         running.add_done_callback(lambda _: queue.put_nowait(None))
         try:
             chunk = await queue.get()
@@ -211,6 +237,26 @@ class LlamaBackend(Backend):
         finally:
             running.cancel()
         return answer
+
+    @staticmethod
+    def _slot_of(model: Loaded, answer: Answer) -> int | None:
+        return answer.slot if model.engine.settings.slots > 1 else 0
+
+    def _end(self, answer: Answer) -> tuple[tuple[str, str], ...]:
+        return (
+            (FINISH_REASON, answer.finish_reason),
+            (SLOT, str(answer.slot or 0)),
+            (PROMPT_TOKENS_PROCESSED, str(answer.processed_tokens)),
+        )
+
+    def _remember(self, correlation_id: str, answer: Answer) -> asyncio.Event:
+        """Return what to set when the engine has let go of the prediction."""
+        over = asyncio.Event()
+        if correlation_id:
+            self._calls[correlation_id] = Call(answer, over)
+            while len(self._calls) > MOST_REMEMBERED:
+                del self._calls[next(iter(self._calls))]
+        return over
 
     async def _body(
         self, model: Loaded, request: backend_pb2.PredictOptions, context: Context
@@ -227,9 +273,16 @@ class LlamaBackend(Backend):
         return kind, body
 
     async def _in_slot(
-        self, model: Loaded, context: Context, work: Callable[[threading.Event], T]
+        self,
+        model: Loaded,
+        context: Context,
+        work: Callable[[threading.Event], T],
+        on_end: Callable[[], None] = lambda: None,
     ) -> T:
-        """Run work when a slot is free. The work ends early once its event is set."""
+        """Run work when a slot is free. The work ends early once its event is set.
+
+        ``on_end`` is called when the work is over, or was given up before it began.
+        """
         stop = threading.Event()
 
         def run() -> T:
@@ -237,9 +290,13 @@ class LlamaBackend(Backend):
                 raise EngineError(503, "the model was freed")
             return work(stop)
 
+        def over() -> None:
+            model.stops.discard(stop)
+            on_end()
+
         def forget(_: object) -> None:
             # Only now is the slot free: a cancelled call ends when the engine comes to look.
-            loop.call_soon_threadsafe(model.stops.discard, stop)
+            loop.call_soon_threadsafe(over)
 
         loop = asyncio.get_running_loop()
         model.stops.add(stop)

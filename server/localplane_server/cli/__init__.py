@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass
 
 import click
+from click.shell_completion import CompletionItem
 
 from localplane_server import __version__
 
@@ -32,7 +34,21 @@ COMMANDS = {
         "localplane_server.cli.gateway", "gateway", "Serve REST in front of a server elsewhere."
     ),
     "models": LazyCommand(
-        "localplane_server.cli.models", "models", "List and install models to start with."
+        "localplane_server.cli.models", "models", "List, show and install models."
+    ),
+    "chat": LazyCommand("localplane_server.cli.chat", "chat", "Ask a model."),
+    "status": LazyCommand("localplane_server.cli.status", "status", "Show what runs."),
+    "backend": LazyCommand(
+        "localplane_server.cli.backend", "backend", "List, load, watch and stop backends."
+    ),
+    "tokenize": LazyCommand(
+        "localplane_server.cli.tokenize", "tokenize", "Split text into tokens, or join them."
+    ),
+    "doctor": LazyCommand(
+        "localplane_server.cli.doctor", "doctor", "Look for what keeps the service from working."
+    ),
+    "completion": LazyCommand(
+        "localplane_server.cli.completion", "completion", "Teach a shell to complete."
     ),
 }
 """All commands, in the order of the help."""
@@ -55,6 +71,15 @@ class LazyGroup(click.Group):
             raise TypeError(f"{lazy.module}.{lazy.attribute} is not a command")
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer the commands, without importing any."""
+        commands = [
+            CompletionItem(name, help=lazy.summary)
+            for name, lazy in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*commands, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands' summaries."""
         with formatter.section("Commands"):
@@ -63,5 +88,8 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="localplane")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Run and manage local AI backends."""
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False

@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 @click.option(
     "--allow-host", default="", metavar="HOST,...", help="Names under which pages may call it."
 )
+@click.option(
+    "--allow-origin", default="", metavar="ORIGIN,...", help="Pages elsewhere that may use it."
+)
 @click.option("--max-body-size", default="32M", show_default=True, metavar="SIZE")
 @click.option("--shutdown-grace", default="30s", show_default=True, metavar="DURATION")
 @click.option("--log-format", default="text", show_default=True, metavar="text|json")
@@ -46,6 +49,7 @@ def gateway(upstream: str, http_listen: str, log_format: str, **given: str | Non
         access_log = set_up_logging(config.parse_log_format(log_format), debug=False)
         settings = GatewaySettings(
             allowed_hosts=frozenset(config.parse_words(given["allow_host"] or "")),
+            allowed_origins=frozenset(config.parse_words(given["allow_origin"] or "")),
             public_url=given["public_url"],
             max_body_bytes=config.parse_size(given["max_body_size"] or ""),
         )

@@ -1,4 +1,4 @@
-"""`localplane models`: the models to start with."""
+"""`localplane models`: the models that are served, and those to start with."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Self
 
 import click
 
+from localplane_server.cli.served_models import list_served, show_model
 from localplane_server.config import default_data_dir
 from localplane_server.errors import LocalplaneError
 from localplane_server.gallery import starters
@@ -34,7 +35,11 @@ json_option = click.option("--json", "is_json", is_flag=True, help="Answer in JS
 
 @click.group()
 def models() -> None:
-    """List and install models to start with."""
+    """List and show models, and install some to start with."""
+
+
+models.add_command(list_served)
+models.add_command(show_model)
 
 
 @models.command("list")

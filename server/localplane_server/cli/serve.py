@@ -98,5 +98,6 @@ def _greet(grpc: str, http: str) -> None:
         f"  curl http://{http}/v1/models",
         f"  grpcurl -plaintext {grpc} list",
         "  localplane models install smollm2",
+        '  localplane chat smollm2 "Say hello."',
     )
     sys.stderr.write("\n".join(lines) + "\n")

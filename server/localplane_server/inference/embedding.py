@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 
 from localplane_server import events
-from localplane_server.errors import InvalidArgumentError
+from localplane_server.errors import InvalidArgumentError, UnsupportedError
+from localplane_server.inference.counting import estimate
 from localplane_server.inference.selection import EMBEDDINGS, choose_model
 from localplane_server.models.catalog import ModelCatalog
 from localplane_server.scheduling.scheduler import Scheduler
@@ -54,35 +56,50 @@ class Embedder:
         if not all(texts):
             raise InvalidArgumentError("cannot embed an empty text", field="input")
         model = choose_model(self._catalog, model_name, EMBEDDINGS, embeddings=True)
-        vectors: list[Vector] = []
+        async with self._scheduler.use(model) as backend:
+            vectors = await self._embedded(model.name, backend, texts)
+        return Embedded(model.name, vectors, sum(vector.prompt_tokens for vector in vectors))
+
+    async def _embedded(
+        self, model: str, backend: BackendClient, texts: tuple[str, ...]
+    ) -> list[Vector]:
+        """Embed the texts and tell what that cost."""
+        began = time.monotonic()
+        vectors: dict[int, Vector] = {}
+
+        async def embed(index: int) -> None:
+            vectors[index] = await backend.embed(texts[index])
+
         outcome = "error"
+        is_refused = False
         try:
-            async with self._scheduler.use(model) as backend:
-                for start in range(0, len(texts), AT_ONCE):
-                    vectors += await _embed_together(backend, texts[start : start + AT_ONCE])
+            for start in range(0, len(texts), AT_ONCE):
+                async with asyncio.TaskGroup() as group:
+                    for index in range(start, min(start + AT_ONCE, len(texts))):
+                        group.create_task(embed(index))
             outcome = "ok"
+        except ExceptionGroup as failed:
+            # The first failure cancelled the others: it is the one to tell.
+            is_refused = isinstance(failed.exceptions[0], InvalidArgumentError | UnsupportedError)
+            raise failed.exceptions[0] from failed
         except asyncio.CancelledError:
             outcome = "aborted"
             raise
         finally:
-            tokens = sum(vector.prompt_tokens for vector in vectors)
+            counted = [
+                vector.prompt_tokens or estimate(texts[index]) for index, vector in vectors.items()
+            ]
+            # What was under way when the call was cut is not known, and not told.
+            is_cut = outcome != "ok" and not is_refused
             self._events.emit(
                 events.PredictionFinished(
-                    model=model.name,
+                    model=model,
                     operation="embedding",
-                    prompt_tokens=tokens,
+                    prompt_tokens=sum(counted),
                     completion_tokens=0,
                     outcome=outcome,
+                    estimated=is_cut or not all(one.prompt_tokens for one in vectors.values()),
+                    seconds=time.monotonic() - began,
                 )
             )
-        return Embedded(model.name, vectors, tokens)
-
-
-async def _embed_together(backend: BackendClient, texts: tuple[str, ...]) -> list[Vector]:
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(backend.embed(text)) for text in texts]
-    except ExceptionGroup as failed:
-        # The first failure cancelled the others: it is the one to tell.
-        raise failed.exceptions[0] from failed
-    return [task.result() for task in tasks]
+        return [vectors[index] for index in range(len(texts))]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+import secrets
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from localplane_server import events
 from localplane_server.errors import InvalidArgumentError
+from localplane_server.inference.counting import PredictionCounter
 from localplane_server.inference.selection import TEXT, choose_model
 from localplane_server.models.catalog import ModelCatalog
 from localplane_server.models.configuration import ModelConfig, Sampling
@@ -75,10 +75,12 @@ class GeneratedPiece:
 class TextGenerator:
     """Has models complete texts and answer chats."""
 
-    def __init__(self, catalog: ModelCatalog, scheduler: Scheduler, bus: events.Events) -> None:
+    def __init__(
+        self, catalog: ModelCatalog, scheduler: Scheduler, counter: PredictionCounter
+    ) -> None:
         self._catalog = catalog
         self._scheduler = scheduler
-        self._events = bus
+        self._counter = counter
 
     def model_for(self, request: GenerationRequest) -> ModelConfig:
         """Check a request and return the model it means.
@@ -111,10 +113,9 @@ class TextGenerator:
         generated = []
         async with self._scheduler.use(model) as backend:
             for index, prediction in enumerate(_predictions(model, request)):
-                with self._counted(model, request) as count:
+                with self._counter.counted(model.name, prediction, backend) as count:
                     answer = await backend.predict(prediction)
-                    count.prompt_tokens = answer.prompt_tokens
-                    count.completion_tokens = answer.tokens
+                    count.saw_answer(answer)
                 generated.append(Generated(index, answer))
         return generated
 
@@ -124,41 +125,11 @@ class TextGenerator:
         """Yield the answers piece by piece, one answer after the other."""
         async with self._scheduler.use(model) as backend:
             for index, prediction in enumerate(_predictions(model, request)):
-                with self._counted(model, request) as count:
+                with self._counter.counted(model.name, prediction, backend) as count:
                     async with aclosing(backend.predict_stream(prediction)) as pieces:
                         async for piece in pieces:
-                            count.prompt_tokens = piece.prompt_tokens or count.prompt_tokens
-                            count.completion_tokens = piece.tokens or count.completion_tokens
+                            count.saw_piece(piece)
                             yield GeneratedPiece(index, piece)
-
-    @contextmanager
-    def _counted(self, model: ModelConfig, request: GenerationRequest) -> Generator[_Count]:
-        count = _Count()
-        outcome = "error"
-        try:
-            yield count
-            outcome = "ok"
-        except (asyncio.CancelledError, GeneratorExit):
-            outcome = "aborted"
-            raise
-        finally:
-            self._events.emit(
-                events.PredictionFinished(
-                    model=model.name,
-                    operation="chat" if request.messages else "completion",
-                    prompt_tokens=count.prompt_tokens,
-                    completion_tokens=count.completion_tokens,
-                    outcome=outcome,
-                )
-            )
-
-
-@dataclass(slots=True)
-class _Count:
-    """Tokens of one answer so far."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
 
 
 def _predictions(model: ModelConfig, request: GenerationRequest) -> Iterator[Prediction]:
@@ -186,6 +157,7 @@ def _predictions(model: ModelConfig, request: GenerationRequest) -> Iterator[Pre
                 tools=request.tools,
                 tool_choice=request.tool_choice,
                 response_format=request.response_format,
+                correlation_id=secrets.token_hex(8),
             )
 
 

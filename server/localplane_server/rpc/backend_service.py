@@ -6,7 +6,7 @@ from typing import Any
 
 from localplane.v1 import backend_pb2, backend_service_pb2, backend_service_pb2_grpc
 from localplane_server.errors import InvalidArgumentError
-from localplane_server.rpc.convert import backend_to_proto, report_to_proto
+from localplane_server.rpc.convert import backend_to_proto, installed_to_proto, report_to_proto
 from localplane_server.rpc.pages import page
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
@@ -54,17 +54,7 @@ class BackendServicer(backend_service_pb2_grpc.BackendServiceServicer):
         self, request: backend_service_pb2.ListInstalledBackendsRequest, context: Any
     ) -> backend_service_pb2.ListInstalledBackendsResponse:
         return backend_service_pb2.ListInstalledBackendsResponse(
-            backends=[
-                backend_pb2.InstalledBackend(
-                    name=program.name,
-                    is_system=True,
-                    run_file=" ".join(program.argv),
-                    aliases=program.aliases,
-                    source=backend_pb2.BACKEND_SOURCE_SHIPPED,
-                    missing=f"localplane[{program.missing}]" if program.missing else None,
-                )
-                for program in self._programs.all()
-            ]
+            backends=[installed_to_proto(program) for program in self._programs.all()]
         )
 
     async def LoadModel(

@@ -9,13 +9,15 @@ from typing import Any
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from localplane.v1 import backend_pb2, inference_pb2, model_pb2
+from localplane.v1 import backend_pb2, inference_pb2, model_pb2, resources_pb2
 from localplane_server.errors import InvalidArgumentError
 from localplane_server.models.configuration import ModelConfig, Sampling
+from localplane_server.resources.figures import AcceleratorFigures, Resources, Source, Vendor
 from localplane_server.scheduling import monitor
 from localplane_server.scheduling.actor import BackendSnapshot, BackendState
 from localplane_server.scheduling.monitor import BackendReport
 from localplane_server.supervision.calls import ChatTurn, ToolCallPiece
+from localplane_server.supervision.programs import BackendProgram
 from localplane_server.supervision.sampling import TreeSample
 
 STATES = {
@@ -40,6 +42,21 @@ REPORTED_STATES = {
     "busy": backend_pb2.REPORTED_STATE_BUSY,
     "ready": backend_pb2.REPORTED_STATE_READY,
     "error": backend_pb2.REPORTED_STATE_ERROR,
+}
+
+SOURCES = {
+    Source.NOBODY: resources_pb2.RESOURCE_SOURCE_UNSPECIFIED,
+    Source.SYSTEM: resources_pb2.RESOURCE_SOURCE_SYSTEM,
+    Source.CGROUP_V1: resources_pb2.RESOURCE_SOURCE_CGROUP_V1,
+    Source.CGROUP_V2: resources_pb2.RESOURCE_SOURCE_CGROUP_V2,
+    Source.NVML: resources_pb2.RESOURCE_SOURCE_NVML,
+    Source.SYSFS: resources_pb2.RESOURCE_SOURCE_SYSFS,
+}
+
+VENDORS = {
+    Vendor.NVIDIA: resources_pb2.ACCELERATOR_VENDOR_NVIDIA,
+    Vendor.AMD: resources_pb2.ACCELERATOR_VENDOR_AMD,
+    Vendor.INTEL: resources_pb2.ACCELERATOR_VENDOR_INTEL,
 }
 
 _LARGEST_EXACT = 2**53
@@ -103,6 +120,18 @@ def report_to_proto(report: BackendReport) -> backend_pb2.BackendStatus:
     )
 
 
+def installed_to_proto(program: BackendProgram) -> backend_pb2.InstalledBackend:
+    """Return a program that can be started."""
+    return backend_pb2.InstalledBackend(
+        name=program.name,
+        is_system=True,
+        run_file=" ".join(program.argv),
+        aliases=program.aliases,
+        source=backend_pb2.BACKEND_SOURCE_SHIPPED,
+        missing=f"localplane[{program.missing}]" if program.missing else None,
+    )
+
+
 def model_to_proto(model: ModelConfig, size: int | None, state: BackendState) -> model_pb2.Model:
     """Return a model."""
     return model_pb2.Model(
@@ -119,6 +148,69 @@ def model_to_proto(model: ModelConfig, size: int | None, state: BackendState) ->
         options=model.options,
         state=STATES[state],
         description=model.description,
+    )
+
+
+def resources_to_proto(resources: Resources) -> resources_pb2.Resources:
+    """Return what there is to run models on."""
+    cpu, memory = resources.cpu, resources.memory
+    load_1m, load_5m, load_15m = cpu.load or (None, None, None)
+    return resources_pb2.Resources(
+        cpu=resources_pb2.CpuResources(
+            source=SOURCES[cpu.source],
+            count=cpu.count,
+            physical_count=cpu.physical_count,
+            allowed=cpu.allowed,
+            cgroup_quota=cpu.cgroup_quota,
+            usable=cpu.usable,
+            load_1m=load_1m,
+            load_5m=load_5m,
+            load_15m=load_15m,
+            percent=cpu.percent,
+            percent_seconds=cpu.percent_seconds,
+            unknown=cpu.unknown,
+        ),
+        memory=resources_pb2.MemoryResources(
+            source=SOURCES[memory.source],
+            total=memory.total,
+            available=memory.available,
+            machine_total=memory.machine_total,
+            machine_available=memory.machine_available,
+            cgroup_limit=memory.cgroup_limit,
+            cgroup_used=memory.cgroup_used,
+            unknown=memory.unknown,
+        ),
+        disks=[
+            resources_pb2.DiskResources(
+                source=SOURCES[disk.source],
+                purpose=disk.purpose,
+                path=str(disk.path),
+                total=disk.total,
+                free=disk.free,
+                filesystem=disk.filesystem,
+                unknown=disk.unknown,
+            )
+            for disk in resources.disks
+        ],
+        accelerators=[_accelerator_to_proto(one) for one in resources.accelerators],
+        sampled_at=timestamp(resources.sampled_at),
+        unknown=resources.unknown,
+    )
+
+
+def _accelerator_to_proto(device: AcceleratorFigures) -> resources_pb2.Accelerator:
+    return resources_pb2.Accelerator(
+        source=SOURCES[device.source],
+        vendor=VENDORS[device.vendor],
+        name=device.name,
+        address=device.address,
+        memory_total=device.memory_total,
+        memory_used=device.memory_used,
+        utilization_percent=device.utilization_percent,
+        temperature_celsius=device.temperature_celsius,
+        driver=device.driver,
+        driver_version=device.driver_version,
+        unknown=device.unknown,
     )
 
 

@@ -14,7 +14,9 @@ from localplane.v1 import (
     backend_service_pb2_grpc,
     inference_service_pb2_grpc,
     model_service_pb2_grpc,
+    peer_service_pb2_grpc,
     system_service_pb2_grpc,
+    token_metrics_service_pb2_grpc,
     tokenizer_service_pb2_grpc,
 )
 from localplane_server.errors import StartupError
@@ -23,7 +25,9 @@ from localplane_server.rpc.health import HealthReporter, add_reflection
 from localplane_server.rpc.inference_service import InferenceServicer
 from localplane_server.rpc.interceptors import CallInterceptor
 from localplane_server.rpc.model_service import ModelServicer
+from localplane_server.rpc.peer_service import PeerServicer
 from localplane_server.rpc.system_service import SystemServicer
+from localplane_server.rpc.token_metrics_service import TokenMetricsServicer
 from localplane_server.rpc.tokenizer_service import TokenizerServicer
 
 log = logging.getLogger(__name__)
@@ -32,7 +36,9 @@ SERVICES = (
     "localplane.v1.BackendService",
     "localplane.v1.InferenceService",
     "localplane.v1.ModelService",
+    "localplane.v1.PeerService",
     "localplane.v1.SystemService",
+    "localplane.v1.TokenMetricsService",
     "localplane.v1.TokenizerService",
 )
 """Our services, by full name."""
@@ -44,7 +50,9 @@ class Servicers(NamedTuple):
     backend: BackendServicer
     inference: InferenceServicer
     model: ModelServicer
+    peer: PeerServicer
     system: SystemServicer
+    token_metrics: TokenMetricsServicer
     tokenizer: TokenizerServicer
 
     def add_to(self, server: Any) -> None:
@@ -52,7 +60,11 @@ class Servicers(NamedTuple):
         backend_service_pb2_grpc.add_BackendServiceServicer_to_server(self.backend, server)
         inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(self.inference, server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(self.model, server)
+        peer_service_pb2_grpc.add_PeerServiceServicer_to_server(self.peer, server)
         system_service_pb2_grpc.add_SystemServiceServicer_to_server(self.system, server)
+        token_metrics_service_pb2_grpc.add_TokenMetricsServiceServicer_to_server(
+            self.token_metrics, server
+        )
         tokenizer_service_pb2_grpc.add_TokenizerServiceServicer_to_server(self.tokenizer, server)
 
 

@@ -16,5 +16,27 @@ MIGRATIONS: tuple[str, ...] = (
         start_ticks INTEGER
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE token_epoch (began_at REAL NOT NULL) STRICT;
+    INSERT INTO token_epoch VALUES (unixepoch('subsec'));
+    CREATE TABLE token_slots (
+        model TEXT NOT NULL,
+        slot INTEGER NOT NULL,
+        prompt_tokens INTEGER NOT NULL,
+        completion_tokens INTEGER NOT NULL,
+        completions INTEGER NOT NULL,
+        chats INTEGER NOT NULL,
+        embeddings INTEGER NOT NULL,
+        errors INTEGER NOT NULL,
+        aborts INTEGER NOT NULL,
+        estimated INTEGER NOT NULL,
+        last_tokens_per_second REAL NOT NULL,
+        last_tokens_generated INTEGER NOT NULL,
+        last_prompt_tokens_processed INTEGER NOT NULL,
+        last_estimated INTEGER NOT NULL,
+        last_at REAL NOT NULL,
+        PRIMARY KEY (model, slot)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 """SQL by step. The version of a file is the number of steps it went through."""

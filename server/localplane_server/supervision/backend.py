@@ -8,6 +8,7 @@ import hashlib
 import logging
 import secrets
 import socket
+import time
 from collections.abc import Awaitable, Mapping
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,8 @@ T = TypeVar("T")
 
 ANSWER_SECONDS = 120.0
 """How long a started program may take until it answers: some import for a minute."""
+ASK_AGAIN_SECONDS = 0.1
+"""Pause before a program that did not answer well is asked again."""
 FREE_SECONDS = 5.0
 """How long a backend may take to free its model before it is ended all the same."""
 DEATH_SECONDS = 5.0
@@ -267,14 +270,22 @@ class BackendLauncher:
             raise
 
     async def _wait_for_answer(self, backend: RunningBackend) -> bool:
-        answer = asyncio.ensure_future(backend.client.health(timeout_seconds=ANSWER_SECONDS))
-        try:
-            await asyncio.wait(
-                (answer, backend.process.exited), return_when=asyncio.FIRST_COMPLETED
-            )
-            return not backend.process.exited.done() and answer.result()
-        finally:
-            answer.cancel()
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            answer = asyncio.ensure_future(backend.client.health(timeout_seconds=left))
+            try:
+                await asyncio.wait(
+                    (answer, backend.process.exited), return_when=asyncio.FIRST_COMPLETED
+                )
+                if backend.process.exited.done():
+                    return False
+                if answer.result():
+                    return True
+            finally:
+                answer.cancel()
+            # It refused the first connection, or said something else than that it is well.
+            await backend.wait_for_end(ASK_AGAIN_SECONDS)
+        return False
 
     def _release_port(self, port: int, _: object) -> None:
         self._reserved.discard(port)

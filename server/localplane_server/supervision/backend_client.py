@@ -7,7 +7,7 @@ import codecs
 import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Iterable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 
@@ -16,6 +16,7 @@ from localplane_server import errors
 from localplane_server.supervision.calls import (
     DEFAULT_TEMPERATURE,
     Answer,
+    CallTokens,
     ChatTurn,
     FinishReason,
     LoadOptions,
@@ -53,6 +54,11 @@ CHANNEL_OPTIONS = (
 )
 FINISH_REASON = "x-finish-reason"
 """Trailing metadata of our own backends. LocalAI's backends do not say why an answer ended."""
+SLOT = "x-slot-id"
+PROMPT_TOKENS_PROCESSED = "x-prompt-tokens-processed"
+PROMPT_TOKENS = "x-prompt-tokens"
+CORRELATION_ID = "x-correlation-id"
+"""With `GetMetrics`, names the prediction to tell of; a backend that understands it sends it back at the end."""
 FINISH_REASONS: dict[str, FinishReason] = {
     "stop": "stop",
     "length": "length",
@@ -88,8 +94,9 @@ class BackendClient:
         self._model = model
         self._identity = ""
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        self._channel, self._stub = self._connect()
+        self._channel, self._opened_stub = self._connect()
         self._is_connected = False
+        self._is_closed = False
 
     async def health(self, timeout_seconds: float) -> bool:
         """Return whether the backend answers, waiting for it as long as the time allows."""
@@ -136,7 +143,7 @@ class BackendClient:
         reply = await self._call("predict", call)
         text = reply.message.decode("utf-8", "replace")
         calls = _merged(call for delta in reply.chat_deltas for call in delta.tool_calls)
-        said = await _said_finish_reason(call)
+        end = await _end(call)
         return Answer(
             text=text,
             content=_content(reply, text),
@@ -146,7 +153,10 @@ class BackendClient:
             prompt_tokens=reply.prompt_tokens,
             prompt_ms=reply.timing_prompt_processing,
             generation_ms=reply.timing_token_generation,
-            finish_reason=said or _guess(prediction, reply.tokens, has_calls=bool(calls)),
+            finish_reason=end.finish_reason
+            or _guess(prediction, reply.tokens, has_calls=bool(calls)),
+            slot=end.slot,
+            prompt_tokens_processed=end.prompt_tokens_processed,
         )
 
     async def predict_stream(self, prediction: Prediction) -> AsyncGenerator[Piece]:
@@ -169,7 +179,7 @@ class BackendClient:
                 piece = _piece(reply, text)
                 has_calls = has_calls or bool(piece.tool_calls)
                 yield piece
-            said = await _said_finish_reason(call)
+            end = await _end(call)
         except grpc.aio.AioRpcError as error:
             raise self._translated("predict", error) from error
         except asyncio.CancelledError as error:
@@ -184,7 +194,9 @@ class BackendClient:
             prompt_tokens=last.prompt_tokens,
             prompt_ms=last.timing_prompt_processing,
             generation_ms=last.timing_token_generation,
-            finish_reason=said or _guess(prediction, last.tokens, has_calls=has_calls),
+            finish_reason=end.finish_reason or _guess(prediction, last.tokens, has_calls=has_calls),
+            slot=end.slot,
+            prompt_tokens_processed=end.prompt_tokens_processed,
         )
 
     async def embed(self, text: str) -> Vector:
@@ -231,6 +243,27 @@ class BackendClient:
             prompt_tokens_processed=answer.prompt_tokens_processed,
         )
 
+    async def call_tokens(self, correlation_id: str, timeout_seconds: float) -> CallTokens | None:
+        """Return the tokens of a prediction once it has ended; None if the backend does not know it any more.
+
+        Only our own backends tell of one prediction; of others, None is returned.
+        """
+        call = self._stub.GetMetrics(
+            backend_pb2.MetricsRequest(),
+            timeout=timeout_seconds,
+            metadata=(*self._metadata, (CORRELATION_ID, correlation_id)),
+        )
+        answer = await self._call("report token metrics", call)
+        said = await _trailing(call)
+        if said.get(CORRELATION_ID) != correlation_id:
+            return None
+        return CallTokens(
+            slot=answer.slot_id,
+            tokens=answer.tokens_generated,
+            prompt_tokens=_number(said, PROMPT_TOKENS) or answer.prompt_tokens_processed,
+            prompt_tokens_processed=answer.prompt_tokens_processed,
+        )
+
     async def free(self, timeout_seconds: float) -> None:
         """Free the model's memory, ahead of a stop."""
         call = self._stub.Free(
@@ -242,7 +275,7 @@ class BackendClient:
 
     async def cut_calls(self) -> None:
         """End the calls in flight: each gets `BackendGoneError`. Other calls can follow."""
-        channel, (self._channel, self._stub) = self._channel, self._connect()
+        channel, (self._channel, self._opened_stub) = self._channel, self._connect()
         await channel.close()
 
     def _connect(self) -> tuple[grpc.aio.Channel, backend_pb2_grpc.BackendAsyncStub]:
@@ -251,7 +284,16 @@ class BackendClient:
 
     async def close(self) -> None:
         """Close the connection. Calls in flight are cancelled."""
+        self._is_closed = True
         await self._channel.close()
+
+    @property
+    def _stub(self) -> backend_pb2_grpc.BackendAsyncStub:
+        # Whoever kept the client may call after the backend was stopped.
+        if self._is_closed:
+            message = f"the backend of {self._model} is gone: it was stopped"
+            raise errors.BackendGoneError(message, model=self._model)
+        return self._opened_stub
 
     async def _knock(self) -> None:
         """Return once somebody listens."""
@@ -423,11 +465,31 @@ def _merged(pieces: Iterable[backend_pb2.ToolCallDelta]) -> tuple[ToolCallPiece,
     return tuple(whole[index] for index in sorted(whole))
 
 
-async def _said_finish_reason(call: Any) -> FinishReason | None:
-    for key, value in await call.trailing_metadata():
-        if key == FINISH_REASON:
-            return FINISH_REASONS.get(value)
-    return None
+class _End(NamedTuple):
+    """What a backend says at the end of a prediction, beyond the protocol."""
+
+    finish_reason: FinishReason | None
+    slot: int | None
+    prompt_tokens_processed: int | None
+
+
+async def _end(call: Any) -> _End:
+    said = await _trailing(call)
+    return _End(
+        FINISH_REASONS.get(said.get(FINISH_REASON, "")),
+        _number(said, SLOT),
+        _number(said, PROMPT_TOKENS_PROCESSED),
+    )
+
+
+async def _trailing(call: Any) -> dict[str, str]:
+    return {key: value for key, value in await call.trailing_metadata() if isinstance(value, str)}
+
+
+def _number(said: dict[str, str], key: str) -> int | None:
+    text = said.get(key, "")
+    # Whatever is none of our backends may say anything.
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None  # noqa: PLR2004 - int32
 
 
 def _guess(prediction: Prediction, tokens: int, *, has_calls: bool) -> FinishReason:

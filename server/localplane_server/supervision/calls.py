@@ -111,7 +111,7 @@ class Prediction:
     response_format: Mapping[str, Any] | None = None
     """Form of the answer, in OpenAI's shape."""
     correlation_id: str = ""
-    """Identifier for logs."""
+    """Identifier for logs, and to ask later what the prediction cost."""
 
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -153,6 +153,10 @@ class Piece:
     """Milliseconds spent on generation. 0 until it is known."""
     finish_reason: FinishReason | None = None
     """None while the stream goes on."""
+    slot: int | None = None
+    """Slot that it ran in; only at the end. None where the backend does not say."""
+    prompt_tokens_processed: int | None = None
+    """Of the prompt, those not found in the cache; only at the end. None where the backend does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,3 +211,17 @@ class SlotMetrics:
     """By the last prediction."""
     prompt_tokens_processed: int
     """By the last prediction."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallTokens:
+    """Tokens of one prediction, by the engine's own count."""
+
+    slot: int
+    """Slot that it ran in."""
+    tokens: int
+    """Generated."""
+    prompt_tokens: int
+    """Of the prompt."""
+    prompt_tokens_processed: int
+    """Of the prompt, those that were computed."""

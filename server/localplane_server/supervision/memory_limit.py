@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-_PROC_SELF = Path("/proc/self")
+from localplane_server.supervision.control_groups import PROC_SELF, ControlGroup, control_groups
+
+LIMIT_FILES = {1: "memory.limit_in_bytes", 2: "memory.max"}
+"""Where a group of each version has its limit of memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Mount:
-    kind: str
-    root: str
-    path: Path
-    options: frozenset[str]
-
-
-def memory_limit_bytes(proc_self: Path = _PROC_SELF, *, root: Path = Path("/")) -> int:
+def memory_limit_bytes(proc_self: Path = PROC_SELF, *, root: Path = Path("/")) -> int:
     """Return the machine's memory, or the limit of its control group where that is lower.
 
     Both versions of control groups count, and every group on the way up.
@@ -28,46 +22,15 @@ def memory_limit_bytes(proc_self: Path = _PROC_SELF, *, root: Path = Path("/")) 
         proc_self: Folder with the `cgroup` and `mountinfo` of the process.
         root: What the paths in `mountinfo` start from.
     """
-    return min([psutil.virtual_memory().total, *_group_limits(proc_self, root)])
+    limits = (limit for _, limit in memory_limits(proc_self, root=root))
+    return min([psutil.virtual_memory().total, *limits])
 
 
-def _group_limits(proc_self: Path, root: Path) -> Iterator[int]:
-    groups = (proc_self / "cgroup").read_text().splitlines()
-    mounts = list(_mounts(proc_self, root))
-    for line in groups:
-        _, controllers, group = line.split(":", 2)
-        for mount in mounts:
-            if not controllers and mount.kind == "cgroup2":
-                yield from _limits_upwards(mount, group, "memory.max")
-            elif (
-                "memory" in controllers.split(",")
-                and mount.kind == "cgroup"
-                and "memory" in mount.options
-            ):
-                yield from _limits_upwards(mount, group, "memory.limit_in_bytes")
-
-
-def _mounts(proc_self: Path, root: Path) -> Iterator[_Mount]:
-    for line in (proc_self / "mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        fields, kind = before.split(), after.split()
-        if kind[0] in ("cgroup", "cgroup2"):
-            path = root / fields[4].lstrip("/")
-            yield _Mount(kind[0], fields[3], path, frozenset(kind[2].split(",")))
-
-
-def _limits_upwards(mount: _Mount, group: str, name: str) -> Iterator[int]:
-    # In a container the mount may show a part of the hierarchy, and the group may lie outside.
-    below = group.removeprefix(mount.root) if mount.root != "/" else group
-    folder = mount.path / below.lstrip("/")
-    if ".." in folder.parts or not folder.is_dir():
-        folder = mount.path
-    for ancestor in [folder, *folder.parents]:
-        try:
-            text = (ancestor / name).read_text().strip()
-        except OSError:
-            text = ""  # the top has no limit, and others may not be readable
-        if text.isdigit():  # and not `max`
-            yield int(text)
-        if ancestor == mount.path:
-            break
+def memory_limits(
+    proc_self: Path = PROC_SELF, *, root: Path = Path("/")
+) -> Iterator[tuple[ControlGroup, int]]:
+    """Yield the groups around the process that limit memory, each with its limit in bytes."""
+    for group in control_groups("memory", proc_self, root=root):
+        limit = group.read_int(LIMIT_FILES[group.version])
+        if limit is not None:
+            yield group, limit

@@ -35,21 +35,51 @@ class TestReply:
         answer = Answer("completion")
         progress = {"total": 9, "cache": 2, "processed": 6, "time_ms": 1}
 
-        assert answer.took_progress(text("", prompt_progress=progress))
-        assert not answer.took_progress(text("a"))
+        assert not answer.took(text("", prompt_progress=progress))
         assert (9, 4) == (answer.prompt_tokens, answer.processed_tokens)
+        assert answer.took(text("a"))
+
+    def test_counts_ahead_of_the_replies(self) -> None:
+        """What the engine has done is counted at once; a reply counts what it carries."""
+        answer = Answer("completion")
+        first = text("a", timings={**TIMINGS, "predicted_n": 1})
+        second = text("b", timings={**TIMINGS, "predicted_n": 3})
+        answer.took(first)
+        answer.took(second)
+
+        reply = answer.reply([first])
+
+        assert reply is not None
+        assert (3, 1) == (answer.tokens, reply.tokens)
+        assert (7, 3) == (answer.prompt_tokens, answer.processed_tokens)
+
+    def test_slot(self) -> None:
+        """The last piece tells the slot; the others say that they do not know."""
+        answer = Answer("completion")
+        answer.took(text("a", __verbose={"id_slot": -1}))
+        unknown = answer.slot
+        answer.took(text("", __verbose={"id_slot": 1}))
+
+        assert (None, 1) == (unknown, answer.slot)
 
     def test_together(self) -> None:
-        """Chunks that came together make one reply."""
-        reply = Answer("completion").reply([text("a"), text("é")])
+        """Chunks that came together make one reply, with the count of the last."""
+        chunks = [
+            text("a", timings={**TIMINGS, "predicted_n": 1}),
+            text("é", timings={**TIMINGS, "predicted_n": 3}),
+        ]
 
-        assert backend_pb2.Reply(message="aé".encode(), tokens=2) == reply
+        reply = Answer("completion").reply(chunks)
+
+        assert reply is not None
+        assert ("aé".encode(), 3) == (reply.message, reply.tokens)
 
     def test_last(self) -> None:
         """The last chunk brings exact counts, timings and the reason."""
         answer = Answer("chat")
         answer.reply([delta(content="a")])
 
+        answer.took(last("length"))
         reply = answer.reply([last("length")])
 
         assert (
@@ -75,7 +105,7 @@ class TestReply:
         )
 
         assert reply is not None
-        assert (b"ab", 3) == (reply.message, reply.tokens)
+        assert b"ab" == reply.message
         assert [
             backend_pb2.ChatDelta(reasoning_content="hm"),
             backend_pb2.ChatDelta(content="ab"),

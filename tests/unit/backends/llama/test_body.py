@@ -25,7 +25,7 @@ class TestRead:
         """Zero values are left to the engine, but for the temperature, whose zero is greedy."""
         assert (
             "completion",
-            {"prompt": "x", "temperature": 0.0, "return_progress": True},
+            {"prompt": "x", "temperature": 0.0, "return_progress": True, "timings_per_token": True},
         ) == read(request(Prompt="x"))
 
     def test_sampling(self) -> None:
@@ -48,6 +48,7 @@ class TestRead:
             "prompt": "x",
             "temperature": 0.0,
             "return_progress": True,
+            "timings_per_token": True,
             "max_tokens": 5,
             "seed": 3,
             "top_k": 4,

@@ -33,7 +33,7 @@ class TestRead:
             settings.slots,
             settings.batch_tokens,
         )
-        assert (0, "f16", "f16", "auto", "NONE", -1) == (
+        assert (0, "f16", "f16", "auto", "NONE", 0) == (
             settings.prompt_cache_mib,
             settings.cache_type_key,
             settings.cache_type_value,

@@ -1,0 +1,47 @@
+"""Methods of the BackendService."""
+
+from __future__ import annotations
+
+from localplane.v1 import backend_pb2, backend_service_pb2
+from localplane_client.methods import unary
+
+
+class BackendMethods:
+    """Starting, watching and stopping backends."""
+
+    @unary("BackendService/GetBackendStatus", backend_pb2.BackendStatus)
+    def get_backend_status(self, model: str) -> backend_service_pb2.GetBackendStatusRequest:
+        """Get what is known of a model's backend: its state, its memory and its processor time."""
+        return backend_service_pb2.GetBackendStatusRequest(model=model)
+
+    @unary("BackendService/ListBackends", backend_service_pb2.ListBackendsResponse)
+    def list_backends(
+        self, *, page_size: int = 0, page_token: str = ""
+    ) -> backend_service_pb2.ListBackendsRequest:
+        """List the backends that run, start, stop or have failed."""
+        return backend_service_pb2.ListBackendsRequest(page_size=page_size, page_token=page_token)
+
+    @unary(
+        "BackendService/ListInstalledBackends", backend_service_pb2.ListInstalledBackendsResponse
+    )
+    def list_installed_backends(self) -> backend_service_pb2.ListInstalledBackendsRequest:
+        """List the backends that can be started."""
+        return backend_service_pb2.ListInstalledBackendsRequest()
+
+    @unary("BackendService/LoadModel", backend_service_pb2.LoadModelResponse, is_quick=False)
+    def load_model(self, model: str, *, wait: bool = True) -> backend_service_pb2.LoadModelRequest:
+        """Load a model and return when it is ready, or at once with `wait=False`."""
+        return backend_service_pb2.LoadModelRequest(model=model, wait=wait)
+
+    @unary(
+        "BackendService/ShutdownBackend",
+        backend_service_pb2.ShutdownBackendResponse,
+        is_quick=False,
+    )
+    def shutdown_backend(
+        self, model: str, *, force: bool = False, grace_seconds: float | None = None
+    ) -> backend_service_pb2.ShutdownBackendRequest:
+        """Stop a model's backend and return when no process of it is left."""
+        return backend_service_pb2.ShutdownBackendRequest(
+            model=model, force=force, grace_seconds=grace_seconds
+        )

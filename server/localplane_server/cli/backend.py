@@ -1,0 +1,153 @@
+"""`localplane backend`: what serves the models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from localplane.v1 import backend_pb2, backend_service_pb2
+from localplane_server.cli.completion import complete_loaded_model, complete_model
+from localplane_server.cli.session import Session, client_options
+from localplane_server.cli.spinner import Spinner
+from localplane_server.cli.text import UNKNOWN, facts, percent, since, size, table
+
+model_argument = click.argument("model", shell_complete=complete_loaded_model)
+
+
+@click.group()
+def backend() -> None:
+    """List, load, watch and stop backends."""
+
+
+@backend.command("list")
+@client_options
+def list_backends(session: Session) -> None:
+    """List the backends that run, start, stop or have failed."""
+    with session.client() as client:
+        answer = client.list_backends()
+    session.write(answer, backend_rows(answer))
+
+
+@backend.command("installed")
+@client_options
+def list_installed(session: Session) -> None:
+    """List the backends that can be started, and what they lack."""
+    with session.client() as client:
+        answer = client.list_installed_backends()
+    session.write(answer, _installed_rows(answer), field="backends")
+
+
+@backend.command("load")
+@click.argument("model", shell_complete=complete_model)
+@click.option("--no-wait", is_flag=True, help="Answer at once, while the model loads.")
+@client_options
+def load(model: str, session: Session, *, no_wait: bool) -> None:
+    """Load MODEL and answer when it is ready."""
+    with (
+        session.client() as client,
+        Spinner(f"loading {model}", is_shown=not session.is_json),
+    ):
+        answer = client.load_model(model, wait=not no_wait)
+    session.write(answer, [f"{answer.message}: {', '.join(answer.loaded) or model}"])
+
+
+@backend.command("monitor")
+@model_argument
+@client_options
+def monitor(model: str, session: Session) -> None:
+    """Show the state, memory and processor time of MODEL's backend. Never loads it."""
+    with session.client() as client:
+        answer = client.get_backend_status(model)
+    session.write(answer, _status_facts(answer))
+
+
+@backend.command("stop")
+@model_argument
+@click.option("--force", is_flag=True, help="Cut the calls in flight at once.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0, 3600),
+    metavar="SECONDS",
+    help="How long calls in flight may still run. [the service's, 30]",
+)
+@client_options
+def stop(model: str, session: Session, *, force: bool, grace: float | None) -> None:
+    """Stop MODEL's backend and answer when no process of it is left."""
+    with (
+        session.client() as client,
+        Spinner(f"stopping {model}", is_shown=not session.is_json),
+    ):
+        answer = client.shutdown_backend(model, force=force, grace_seconds=grace)
+    session.write(answer, [_stopped(model, answer)])
+
+
+def backend_rows(answer: backend_service_pb2.ListBackendsResponse) -> Iterator[str]:
+    """Return the table of the backends."""
+    headings = ("MODEL", "BACKEND", "STATE", "PID", "MEMORY", "CALLS", "LAST USED")
+    rows = [
+        (
+            one.model,
+            one.backend,
+            state_name(one.state),
+            str(one.pid) if one.HasField("pid") else UNKNOWN,
+            size(one.memory_info.rss if one.HasField("memory_info") else None),
+            str(one.in_flight),
+            since(one.last_used if one.HasField("last_used") else None),
+        )
+        for one in answer.backends
+    ]
+    yield from table(headings, rows) if rows else ["no backend runs"]
+    for one in answer.backends:
+        if one.HasField("last_error"):
+            yield from facts([(f"{one.model}:", one.last_error)])
+
+
+def state_name(state: backend_pb2.BackendState.ValueType) -> str:
+    """Return the word for a state, as REST writes it."""
+    return backend_pb2.BackendState.Name(state).removeprefix("BACKEND_STATE_").lower()
+
+
+def _installed_rows(answer: backend_service_pb2.ListInstalledBackendsResponse) -> list[str]:
+    rows = [
+        (
+            one.name,
+            f"needs {one.missing}" if one.HasField("missing") else "ready",
+            ", ".join(one.aliases) or UNKNOWN,
+            one.run_file,
+        )
+        for one in answer.backends
+    ]
+    return table(("BACKEND", "STATE", "ALIASES", "PROGRAM"), rows)
+
+
+def _status_facts(answer: backend_pb2.BackendStatus) -> list[str]:
+    state = backend_pb2.MonitorState.Name(answer.state).removeprefix("MONITOR_STATE_").lower()
+    own = answer.memory
+    parts = ", ".join(f"{name} {size(count)}" for name, count in sorted(own.breakdown.items()))
+    resident = answer.memory_info.rss if answer.HasField("memory_info") else None
+    share = answer.memory_percent if answer.HasField("memory_percent") else None
+    pairs = [
+        ("model", answer.model),
+        ("backend", answer.backend),
+        ("state", state),
+        ("process", str(answer.pid) if answer.HasField("pid") else UNKNOWN),
+        ("memory", f"{size(resident)} resident, {percent(share)} of what there is"),
+        (
+            "reported",
+            f"{size(own.total)}: {parts}" if answer.HasField("memory") else UNKNOWN,
+        ),
+        ("processor", percent(answer.cpu_percent if answer.HasField("cpu_percent") else None)),
+        ("calls", str(answer.in_flight)),
+        ("last used", since(answer.last_used if answer.HasField("last_used") else None)),
+        ("restarts", str(answer.restarts)),
+    ]
+    return facts(pairs + [(f"no {name}", why) for name, why in sorted(answer.unknown.items())])
+
+
+def _stopped(model: str, answer: backend_service_pb2.ShutdownBackendResponse) -> str:
+    freed = size(answer.freed_bytes if answer.HasField("freed_bytes") else None)
+    return (
+        f"{answer.message}: {model}, after {answer.seconds:.1f} s;"
+        f" {freed} freed, {answer.cut_calls} calls cut"
+    )

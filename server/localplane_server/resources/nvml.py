@@ -1,0 +1,107 @@
+"""NVIDIA's devices, as NVIDIA's own library sees them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from localplane_server.resources.figures import AcceleratorFigures, Source, Vendor
+
+
+class NvmlUnavailableError(Exception):
+    """The library cannot be used here, which is no fault: most machines have no device of NVIDIA. Says why."""
+
+
+class Nvml:
+    """Reads NVIDIA's devices. Needs the driver's library, which comes with the driver.
+
+    Args:
+        load: Returns the module `pynvml`. It is large, so it is not imported before somebody asks.
+    """
+
+    def __init__(self, load: Callable[[], Any] = lambda: importlib.import_module("pynvml")) -> None:
+        self._load = load
+        self._module: Any = None
+        self._is_open = False
+
+    def read(self) -> list[AcceleratorFigures]:
+        """Read all devices.
+
+        Raises:
+            NvmlUnavailableError: If the library is missing or does not work. The next call tries again.
+        """
+        nvml = self._imported()
+        try:
+            if not self._is_open:
+                nvml.nvmlInit()
+                self._is_open = True
+            driver = _text(nvml.nvmlSystemGetDriverVersion())
+            return [
+                self._device(nvml.nvmlDeviceGetHandleByIndex(index), driver)
+                for index in range(nvml.nvmlDeviceGetCount())
+            ]
+        except nvml.NVMLError as error:
+            # The driver may have been replaced under the library: start anew next time.
+            self.close()
+            raise NvmlUnavailableError(str(error)) from error
+
+    def close(self) -> None:
+        """Give the library back."""
+        if self._is_open:
+            self._is_open = False
+            try:
+                self._module.nvmlShutdown()
+            except self._module.NVMLError:
+                return  # there is nothing left to give back
+
+    def _imported(self) -> Any:
+        if self._module is None:
+            try:
+                self._module = self._load()
+            except ImportError as error:
+                raise NvmlUnavailableError("nvidia-ml-py is not installed") from error
+        return self._module
+
+    def _device(self, handle: Any, driver: str) -> AcceleratorFigures:
+        nvml = self._module
+        unknown: dict[str, str] = {}
+
+        def ask(names: tuple[str, ...], read: Callable[[], Any]) -> Any:
+            try:
+                return read()
+            except nvml.NVMLError as error:
+                unknown.update(dict.fromkeys(names, str(error)))
+                return None
+
+        memory = ask(("memory_total", "memory_used"), lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+        rates = ask(("utilization_percent",), lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
+        temperature = ask(
+            ("temperature_celsius",),
+            lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+        )
+        pci = ask(("address",), lambda: nvml.nvmlDeviceGetPciInfo(handle))
+        return AcceleratorFigures(
+            source=Source.NVML,
+            vendor=Vendor.NVIDIA,
+            name=_text(nvml.nvmlDeviceGetName(handle)),
+            address=_address(_text(pci.busId)) if pci else None,
+            memory_total=memory.total if memory else None,
+            memory_used=memory.used if memory else None,
+            utilization_percent=float(rates.gpu) if rates else None,
+            temperature_celsius=float(temperature) if temperature is not None else None,
+            driver="nvidia",
+            driver_version=driver,
+            unknown=unknown,
+        )
+
+
+def _text(value: str | bytes) -> str:
+    # Older versions of the module give bytes.
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _address(bus_id: str) -> str:
+    """Write an address as sysfs has it: a domain of four digits, in lower case."""
+    domain, _, rest = bus_id.lower().partition(":")
+    return f"{int(domain, 16):04x}:{rest}"

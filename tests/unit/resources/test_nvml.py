@@ -1,0 +1,151 @@
+"""NVIDIA's library, played by a stand-in."""
+
+from __future__ import annotations
+
+import contextlib
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from localplane_server.resources.figures import Source, Vendor
+from localplane_server.resources.nvml import Nvml, NvmlUnavailableError
+
+
+class NVMLError(Exception):
+    """As the module names it."""
+
+
+class FakeNvml:
+    """The part of `pynvml` that is used, with one device."""
+
+    NVMLError = NVMLError
+    NVML_TEMPERATURE_GPU = 0
+
+    def __init__(self) -> None:
+        self.failure: str | None = None
+        self.unsupported: set[str] = set()
+        self.opened = 0
+        self.closed = 0
+
+    def nvmlInit(self) -> None:  # noqa: N802 - the library's name, like those below
+        if self.failure:
+            raise NVMLError(self.failure)
+        self.opened += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.closed += 1
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        if self.failure:
+            raise NVMLError(self.failure)
+        return "580.65.06"
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return 1
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        return index
+
+    def nvmlDeviceGetName(self, _handle: int) -> bytes:  # noqa: N802
+        return b"NVIDIA GeForce RTX 4090"
+
+    def nvmlDeviceGetPciInfo(self, _handle: int) -> Any:  # noqa: N802
+        return self._answer("pci", SimpleNamespace(busId="00000000:0A:00.0"))
+
+    def nvmlDeviceGetMemoryInfo(self, _handle: int) -> Any:  # noqa: N802
+        return self._answer("memory", SimpleNamespace(total=24 << 30, used=1 << 30))
+
+    def nvmlDeviceGetUtilizationRates(self, _handle: int) -> Any:  # noqa: N802
+        return self._answer("rates", SimpleNamespace(gpu=0, memory=3))
+
+    def nvmlDeviceGetTemperature(self, _handle: int, _sensor: int) -> Any:  # noqa: N802
+        return self._answer("temperature", 0)
+
+    def _answer(self, what: str, answer: Any) -> Any:
+        if what in self.unsupported:
+            raise NVMLError("Not Supported")
+        return answer
+
+
+def test_device() -> None:
+    """Every figure of the library is told; zero is a figure; the address is as sysfs writes it."""
+    fake = FakeNvml()
+    (device,) = Nvml(lambda: fake).read()
+
+    assert (Source.NVML, Vendor.NVIDIA) == (device.source, device.vendor)
+    assert ("NVIDIA GeForce RTX 4090", "0000:0a:00.0") == (device.name, device.address)
+    assert (24 << 30, 1 << 30) == (device.memory_total, device.memory_used)
+    assert (0.0, 0.0) == (device.utilization_percent, device.temperature_celsius)
+    assert ("nvidia", "580.65.06") == (device.driver, device.driver_version)
+    assert {} == device.unknown
+
+
+def test_what_a_device_does_not_support() -> None:
+    """Some devices have no memory or sensor of their own: null, in the library's words."""
+    fake = FakeNvml()
+    fake.unsupported = {"memory", "rates", "temperature", "pci"}
+    (device,) = Nvml(lambda: fake).read()
+
+    assert (None, None, None) == (device.memory_total, device.memory_used, device.address)
+    names = ("memory_total", "memory_used", "utilization_percent", "temperature_celsius", "address")
+    assert dict.fromkeys(names, "Not Supported") == device.unknown
+
+
+def test_opened_once_and_closed() -> None:
+    """Reading again does not open again; closing closes once, and only what was opened."""
+    fake = FakeNvml()
+    nvml = Nvml(lambda: fake)
+    nvml.close()
+    nvml.read()
+    nvml.read()
+    nvml.close()
+    nvml.close()
+
+    assert (1, 1) == (fake.opened, fake.closed)
+
+
+def test_library_missing() -> None:
+    """Without the library there is a reason and no fault, and the next call tries again."""
+    fake = FakeNvml()
+    fake.failure = "NVML Shared Library Not Found"
+    nvml = Nvml(lambda: fake)
+    with pytest.raises(NvmlUnavailableError, match="Shared Library Not Found"):
+        nvml.read()
+    fake.failure = None
+
+    assert 1 == len(nvml.read())
+
+
+def test_driver_goes_away() -> None:
+    """A driver that is replaced under the running library is found again."""
+    fake = FakeNvml()
+    nvml = Nvml(lambda: fake)
+    nvml.read()
+    fake.failure = "Driver/library version mismatch"
+    with pytest.raises(NvmlUnavailableError, match="mismatch"):
+        nvml.read()
+    fake.failure = None
+    nvml.read()
+
+    assert (2, 1) == (fake.opened, fake.closed)
+
+
+def test_module_missing() -> None:
+    """Without the Python module the reason names what to install."""
+
+    def load() -> Any:
+        raise ModuleNotFoundError("No module named 'pynvml'")
+
+    with pytest.raises(NvmlUnavailableError, match="nvidia-ml-py"):
+        Nvml(load).read()
+
+
+def test_real_module() -> None:
+    """The real module has every name that is used, and works or says why not, whatever the machine has."""
+    pynvml = pytest.importorskip("pynvml")
+    names = [name for name in dir(FakeNvml) if name.lower().startswith("nvml")]
+    assert [] == [name for name in names if not hasattr(pynvml, name)]
+
+    with contextlib.suppress(NvmlUnavailableError):
+        assert all(device.source is Source.NVML for device in Nvml().read())
