@@ -22,6 +22,10 @@ READY = re.compile(r"ready grpc=(\S+) http=(\S+) pid=\d+")
 CALL_MAIN = "from localplane_server.cli import main; main()"
 LOCALPLANE = (sys.executable, "-P", "-c", CALL_MAIN)
 """`localplane`, whether or not it was installed as a command."""
+ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+}
+"""What the programs inherit: one that compiles its modules anew at each start tells nothing."""
 END_SECONDS = 30.0
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -97,7 +101,7 @@ def _server(argv: tuple[str, ...], environment: Mapping[str, str], log: Path) ->
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, **environment},
+            env={**ENVIRONMENT, **environment},
         )
     try:
         assert process.stdout is not None
@@ -128,7 +132,7 @@ class Worker:
             stderr=subprocess.DEVNULL,
             text=True,
             # As the service has it for its backends.
-            env={**os.environ, "PYTHONPATH": str(FOLDER), "OMP_WAIT_POLICY": "PASSIVE"},
+            env={**ENVIRONMENT, "PYTHONPATH": str(FOLDER), "OMP_WAIT_POLICY": "PASSIVE"},
         )
 
     @property

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 
 import psutil
-from programs import Server, memory_mib, service
+from programs import ENVIRONMENT, Server, memory_mib, service
 from rounds import Reading, arguments, comparison, report, take_turns
 
 LIBRARIES = "import grpc, connexion, uvicorn"
@@ -63,7 +63,7 @@ def _start_service() -> Start:
 
 def _import_libraries() -> Start:
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-P", "-c", LIBRARIES])
+    process = subprocess.Popen([sys.executable, "-P", "-c", LIBRARIES], env=ENVIRONMENT)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0

@@ -61,7 +61,7 @@ class Engine:
             log = EngineLog(Path(xllamacpp.xllamacpp.__file__))
             with log.copied_to(log_file):
                 self._server = xllamacpp.Server(
-                    _parameters(xllamacpp, settings, socket=socket_path, key=key)
+                    parameters_for(xllamacpp, settings, socket=socket_path, key=key)
                 )
         except Exception as error:
             cause = cause_of_failure(_text_of(log_file)) or str(error)
@@ -162,7 +162,8 @@ class Engine:
             raise EngineError(error.status, str(error)) from error
 
 
-def _parameters(xllamacpp: Any, settings: Settings, *, socket: Path, key: str) -> Any:
+def parameters_for(xllamacpp: Any, settings: Settings, *, socket: Path, key: str) -> Any:
+    """Return how the engine is told to load a model."""
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(settings.file)
     # Without it, answers carry the path of the file.
