@@ -184,7 +184,8 @@ class TestPages:
     def test_commands(self, page: Path) -> None:
         """Each command line of ours that the page shows exists."""
         shown = re.findall(
-            r"(?<![-\w.])localplane ((?:serve|gateway|models|--version)[^`\n#]*)", page.read_text()
+            r"(?<![-\w.])localplane ((?:serve|gateway|models|doctor|--version)[^`\n#]*)",
+            page.read_text(),
         )
 
         assert shown
