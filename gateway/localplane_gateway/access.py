@@ -13,6 +13,7 @@ from localplane_gateway.errors import RpcError
 from localplane_gateway.exchange import Exchange
 from localplane_gateway.layers import OperationLayer
 from localplane_gateway.origin import BrowserRule
+from localplane_gateway.settings import GatewaySettings
 
 
 class Authenticator(Protocol):
@@ -66,18 +67,22 @@ class AccessApi(RoutedAPI):  # type: ignore[misc] # Connexion has no types
         bindings: dict[str, Binding],
         browsers: BrowserRule,
         authenticator: Authenticator | None,
+        settings: GatewaySettings,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._bindings = bindings
         self._browsers = browsers
         self._authenticator = authenticator
+        self._public_methods = settings.public_methods
         self.add_paths()
 
     def make_operation(self, operation: AbstractOperation) -> AccessOperation:
         """Make the check of one operation. The gateway's own, without a method, are public."""
         binding = self._bindings.get(operation.operation_id)
         access = binding.access if binding else None
+        if binding and binding.call.path in self._public_methods:
+            access = None
         return AccessOperation(self.next_app, access, self._browsers, self._authenticator)
 
 

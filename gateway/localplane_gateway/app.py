@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 
 from starlette.types import ASGIApp
@@ -54,6 +55,7 @@ def build_app(
     settings: GatewaySettings,
     authenticator: Authenticator | None = None,
     observer: Observer | None = None,
+    on_start: Callable[[], None] | None = None,
 ) -> ASGIApp:
     """Build the gateway as an ASGI application.
 
@@ -63,13 +65,20 @@ def build_app(
         authenticator: Checks keys before a body is read. Without one, keys are passed on and the
             methods decide.
         observer: Is told of every finished request.
+        on_start: Is told that a request began, before anything else is done for it.
     """
     # It would log a line for everything that a client gets wrong.
     logging.getLogger("connexion").setLevel(logging.ERROR)
     import_services()
     document = load_document()
     browsers = BrowserRule(settings)
-    edge = partial(Edge, hosts=HostRule(settings), browsers=browsers, observer=observer)
+    edge = partial(
+        Edge,
+        hosts=HostRule(settings),
+        browsers=browsers,
+        observer=observer,
+        on_start=on_start,
+    )
     app = GatewayApp(
         Transcoder(_nothing),
         middlewares=[

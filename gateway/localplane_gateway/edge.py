@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -48,15 +49,23 @@ class Edge:
         hosts: The rule for hosts.
         browsers: The rule for pages, which also says who may read answers.
         observer: Who is told of finished requests.
+        on_start: Who is told that a request began.
     """
 
     def __init__(
-        self, app: ASGIApp, *, hosts: HostRule, browsers: BrowserRule, observer: Observer | None
+        self,
+        app: ASGIApp,
+        *,
+        hosts: HostRule,
+        browsers: BrowserRule,
+        observer: Observer | None,
+        on_start: Callable[[], None] | None,
     ) -> None:
         self._app = app
         self._hosts = hosts
         self._browsers = browsers
         self._observer = observer
+        self._on_start = on_start
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -65,6 +74,8 @@ class Edge:
             raise NotImplementedError(message)
         began = time.perf_counter()
         exchange = Exchange(scope, receive, send)
+        if self._on_start is not None:
+            self._on_start()
         try:
             if self._browsers.allows_others:
                 exchange.add_headers(self._browsers.answer_headers(exchange))

@@ -17,5 +17,7 @@ class GatewaySettings:
     """URL under which clients reach the gateway. Its host and its origin are allowed."""
     max_body_bytes: int = 32 * 1024 * 1024
     """Largest body of a request."""
+    public_methods: frozenset[str] = frozenset()
+    """Full names, `/package.Service/Method`, of methods that need no key although they are not declared so."""
     docs_enabled: bool = True
     """Whether `/docs` and `/openapi.json` are served."""

@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 
@@ -16,13 +17,14 @@ from localplane_gateway.server import serving
 from localplane_gateway.settings import GatewaySettings
 from localplane_server.config import Endpoint, Settings
 from localplane_server.errors import StartupError
-from localplane_server.events import Events, PredictionFinished, RequestFinished
+from localplane_server.events import Events, PredictionFinished, RequestFinished, RequestStarted
 from localplane_server.inference.counting import PredictionCounter
 from localplane_server.inference.embedding import Embedder
 from localplane_server.inference.generation import TextGenerator
 from localplane_server.inference.tokenization import Tokenizer
 from localplane_server.listening import bound_socket, check_free
 from localplane_server.logs import AccessLog, log_events
+from localplane_server.metrics.service_metrics import ServiceMetrics, refuse
 from localplane_server.models.catalog import Defaults, ModelCatalog
 from localplane_server.p2p.network import NoNetwork
 from localplane_server.readiness import Readiness
@@ -33,6 +35,7 @@ from localplane_server.rpc.health import HealthReporter
 from localplane_server.rpc.inference_service import InferenceServicer
 from localplane_server.rpc.inprocess import InProcessChannel
 from localplane_server.rpc.interceptors import CallInterceptor
+from localplane_server.rpc.metrics_service import GET_METRICS, MetricsServicer
 from localplane_server.rpc.model_service import ModelServicer
 from localplane_server.rpc.peer_service import PeerServicer
 from localplane_server.rpc.server import (
@@ -173,6 +176,12 @@ async def running(
         monitor = Monitor(scheduler, sampler)
         inventory = Inventory({"data": settings.data_dir, "models": models_dir})
         stack.callback(inventory.close)
+        metrics = None
+        if not settings.disable_metrics_endpoint:
+            metrics = ServiceMetrics(
+                bus, snapshots=scheduler.snapshots, last_sample=monitor.last_sample
+            )
+        public = frozenset({GET_METRICS} if settings.public_metrics else ())
         # Once the servers have stopped, no call is left that a backend should wait for.
         stack.push_async_callback(scheduler.close, grace_seconds=0.0, end_seconds=end_seconds)
 
@@ -194,13 +203,14 @@ async def running(
                 TextGenerator(catalog, scheduler, PredictionCounter(bus, detached)),
                 Embedder(catalog, scheduler, bus),
             ),
+            metrics=MetricsServicer(metrics.written if metrics else refuse),
             model=ModelServicer(catalog, scheduler),
             token_metrics=TokenMetricsServicer(TokenReporter(catalog, scheduler, accounting)),
             peer=PeerServicer(network),
             system=SystemServicer(scheduler, programs, readiness, inventory, summaries),
             tokenizer=TokenizerServicer(Tokenizer(catalog, scheduler)),
         )
-        interceptor = CallInterceptor(keys, bus)
+        interceptor = CallInterceptor(keys, bus, public=public)
         channel = InProcessChannel(interceptor)
         servicers.add_to(channel)
         health = HealthReporter(SERVICES)
@@ -228,9 +238,11 @@ async def running(
                 allowed_origins=frozenset(settings.allow_origin),
                 public_url=settings.public_url,
                 max_body_bytes=settings.max_body_size,
+                public_methods=public,
             ),
             KeyAuthenticator(keys),
             observer=lambda **told: bus.emit(RequestFinished(**told)),
+            on_start=partial(bus.emit, RequestStarted()),
         )
         await stack.enter_async_context(
             serving(gateway, [http_socket], grace_seconds=drain_seconds)
@@ -248,6 +260,11 @@ async def running(
         stack.callback(writing.cancel)
         sampling = loops.create_task(keep_running("resources", inventory.run, readiness))
         stack.callback(sampling.cancel)
+        if metrics is not None:
+            measuring = loops.create_task(
+                keep_running("event loop lag", metrics.loop_lag.run, readiness)
+            )
+            stack.callback(measuring.cancel)
         readiness.unblock("start")
         readiness.listen(lambda is_ready: _report(health, detached, is_ready=is_ready))
         yield App(

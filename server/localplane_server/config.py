@@ -175,6 +175,16 @@ class Settings:
     """Context size, in tokens, of models whose configuration says nothing."""
     f16: bool = _setting(parse_bool, "", "LOCALAI_F16", "F16", default=False)
     """Keep 16-bit numbers in the key-value cache of models whose configuration says nothing."""
+    disable_metrics_endpoint: bool = _setting(
+        parse_bool,
+        "",
+        "LOCALAI_DISABLE_METRICS_ENDPOINT",
+        "DISABLE_METRICS_ENDPOINT",
+        default=False,
+    )
+    """Keep no metrics; `/metrics` is not found."""
+    public_metrics: bool = _setting(parse_bool, "", default=False)
+    """Answer `/metrics` without a key."""
     debug: bool = _setting(parse_bool, "", "LOCALAI_DEBUG", "DEBUG", default=False)
     """Log everything."""
 

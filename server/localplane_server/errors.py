@@ -8,6 +8,7 @@
     ├── UnauthenticatedError            UNAUTHENTICATED
     ├── PermissionDeniedError           FORBIDDEN
     ├── NotFoundError
+    │   ├── MetricsDisabledError        METRICS_DISABLED
     │   ├── ModelNotFoundError          MODEL_NOT_FOUND
     │   └── ModelNotLoadedError         MODEL_NOT_LOADED
     ├── FailedPreconditionError
@@ -85,6 +86,15 @@ class PermissionDeniedError(LocalplaneError):
 
 class NotFoundError(LocalplaneError):
     """What was asked for does not exist."""
+
+
+class MetricsDisabledError(NotFoundError):
+    """The service keeps no figures for monitoring systems."""
+
+    reason = "METRICS_DISABLED"
+
+    def __init__(self) -> None:
+        super().__init__("cannot give metrics: they are disabled")
 
 
 class ModelNotFoundError(NotFoundError):

@@ -11,12 +11,17 @@ from typing import Any, TypeVar
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    """A call of one of the service's own methods began. It is told of again when it ends."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFinished:
     """A call of one of the service's own methods ended, over whichever interface it came."""
 
     method: str
-    """Full name, `/localplane.v1.ModelService/GetModel`."""
+    """Full name, `/localplane.v1.ModelService/GetModel`. Empty when there is no such method: no start was told then."""
     code: str
     """Name of the gRPC status code, `OK` or another."""
     reason: str
@@ -27,6 +32,11 @@ class CallFinished:
     """Identifier of the call: the caller's `x-request-id`, else one of ours."""
     peer: str
     """Who called, as gRPC names it; `inprocess` for the service's own gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStarted:
+    """A request over HTTP began. It is told of again when it ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +73,8 @@ class BackendFailed:
     model: str
     backend: str
     message: str
+    was_loading: bool = False
+    """Whether the model could not be loaded. Otherwise it was, and its process ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +85,8 @@ class BackendStopped:
     backend: str
     seconds: float
     cut_calls: int
+    was_loading: bool = False
+    """Whether the model was still being loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ class Seen:
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, int]] = []
         self.checks: list[tuple[str | None, str]] = []
+        self.starts = 0
 
     def __call__(
         self, *, method: str, route: str, status: int, seconds: float, request_id: str
@@ -29,6 +30,9 @@ class Seen:
         assert seconds > 0
         assert request_id
         self.requests.append((method, route, status))
+
+    def start(self) -> None:
+        self.starts += 1
 
     async def check(self, credentials: str | None, access: Access) -> None:
         self.checks.append((credentials, access))
@@ -50,6 +54,7 @@ APP = build_app(
     GatewaySettings(max_body_bytes=SMALL_LIMIT),
     SEEN,
     SEEN,
+    SEEN.start,
 )
 
 
@@ -58,6 +63,7 @@ def seen() -> Seen:
     """What the application's authenticator and observer were told in this test."""
     SEEN.requests.clear()
     SEEN.checks.clear()
+    SEEN.starts = 0
     return SEEN
 
 
@@ -175,7 +181,7 @@ class TestObserver:
     async def test_every_request(
         self, locked: httpx.AsyncClient, seen: Seen, services: Services
     ) -> None:
-        """The observer is told of each request once, by the route of the document."""
+        """The observer is told of each request once, by the route of the document; before, of its start."""
         headers = {"x-api-key": "admin-key"}
         await locked.get("/api/models/a%2Fb", headers=headers)
         await locked.get("/api/models/a%2Fb")
@@ -191,3 +197,4 @@ class TestObserver:
             ("GET", "", 421),
             ("POST", "/backend/shutdown", 500),
         ] == seen.requests
+        assert 5 == seen.starts

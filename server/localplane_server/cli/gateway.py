@@ -20,6 +20,7 @@ from localplane_server.errors import SettingsError, StartupError
 from localplane_server.events import Events, RequestFinished
 from localplane_server.listening import bound_socket
 from localplane_server.logs import AccessLog, set_up_logging
+from localplane_server.rpc.metrics_service import GET_METRICS
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +38,19 @@ log = logging.getLogger(__name__)
     "--allow-origin", default="", metavar="ORIGIN,...", help="Pages elsewhere that may use it."
 )
 @click.option("--max-body-size", default="32M", show_default=True, metavar="SIZE")
+@click.option(
+    "--public-metrics", is_flag=True, help="Answer /metrics without a key, if the server does."
+)
 @click.option("--shutdown-grace", default="30s", show_default=True, metavar="DURATION")
 @click.option("--log-format", default="text", show_default=True, metavar="text|json")
-def gateway(upstream: str, http_listen: str, log_format: str, **given: str | None) -> None:
+def gateway(
+    upstream: str,
+    http_listen: str,
+    log_format: str,
+    *,
+    public_metrics: bool,
+    **given: str | None,
+) -> None:
     """Serve REST in front of a Localplane server, until a signal ends it.
 
     Keys are the server's: what callers present is passed on to it. An address beyond loopback is listened on only when
@@ -52,6 +63,7 @@ def gateway(upstream: str, http_listen: str, log_format: str, **given: str | Non
             allowed_origins=frozenset(config.parse_words(given["allow_origin"] or "")),
             public_url=given["public_url"],
             max_body_bytes=config.parse_size(given["max_body_size"] or ""),
+            public_methods=frozenset({GET_METRICS} if public_metrics else ()),
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(

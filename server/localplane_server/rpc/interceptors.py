@@ -13,7 +13,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import aclosing
 from typing import Any
 
@@ -46,12 +46,23 @@ Handler = Any
 Unary = Callable[[Any, Any], Awaitable[Any]]
 Stream = Callable[[Any, Any], AsyncGenerator[Any]]
 
+_STARTED = events.CallStarted()
+
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the methods of a server."""
+    """Wraps the methods of a server.
 
-    def __init__(self, keys: Keys, bus: events.Events) -> None:
+    Args:
+        keys: The keys that callers may present.
+        bus: Is told of calls.
+        public: Full names of methods that need no key although they are not declared so.
+    """
+
+    def __init__(
+        self, keys: Keys, bus: events.Events, *, public: Collection[str] = frozenset()
+    ) -> None:
         self._keys = keys
+        self._public = public
         self._events = bus
         self._handlers: dict[str, Handler] = {}
         self._open_calls: set[asyncio.Task[Any]] = set()
@@ -74,6 +85,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             bare = await continuation(handler_call_details)
             if bare is None:
+                self._events.emit(_unknown_method())
                 return None
             handler = self._handlers[method] = self._wired(method, bare)
         return handler
@@ -130,7 +142,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Return the handler with everything around it that a call passes through."""
         service = descriptor_pool.Default().FindServiceByName(_service_of(method))
         descriptor = service.methods_by_name[method.rpartition("/")[2]]
-        role = ACCESS[descriptor.GetOptions().Extensions[options_pb2.access]]
+        declared = ACCESS[descriptor.GetOptions().Extensions[options_pb2.access]]
+        role = None if method in self._public else declared
         read = _reading(handler.request_deserializer, descriptor.input_type.full_name)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
@@ -200,6 +213,18 @@ def _reading(deserialize: Callable[[bytes], Any], name: str) -> Callable[[bytes]
     return read
 
 
+def _unknown_method() -> events.CallFinished:
+    # Its name is not told: callers choose it, and it may be anything.
+    return events.CallFinished(
+        method="",
+        code=grpc.StatusCode.UNIMPLEMENTED.name,
+        reason="",
+        seconds=0.0,
+        request_id="",
+        peer="",
+    )
+
+
 class _Note:
     """What is said of one call when it has ended."""
 
@@ -235,6 +260,7 @@ class _Note:
             request_id = f"{_PROCESS_ID}-{next(_numbers):x}"
         self._request_id = request_id
         context.set_trailing_metadata((("x-request-id", request_id),))
+        bus.emit(_STARTED)
 
     async def failed(self, error: BaseException) -> None:
         """End the call with the status of the error. Returns only where the error speaks for itself."""

@@ -13,6 +13,7 @@ import grpc
 from localplane.v1 import (
     backend_service_pb2_grpc,
     inference_service_pb2_grpc,
+    metrics_service_pb2_grpc,
     model_service_pb2_grpc,
     peer_service_pb2_grpc,
     system_service_pb2_grpc,
@@ -24,6 +25,7 @@ from localplane_server.rpc.backend_service import BackendServicer
 from localplane_server.rpc.health import HealthReporter, add_reflection
 from localplane_server.rpc.inference_service import InferenceServicer
 from localplane_server.rpc.interceptors import CallInterceptor
+from localplane_server.rpc.metrics_service import MetricsServicer
 from localplane_server.rpc.model_service import ModelServicer
 from localplane_server.rpc.peer_service import PeerServicer
 from localplane_server.rpc.system_service import SystemServicer
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 SERVICES = (
     "localplane.v1.BackendService",
     "localplane.v1.InferenceService",
+    "localplane.v1.MetricsService",
     "localplane.v1.ModelService",
     "localplane.v1.PeerService",
     "localplane.v1.SystemService",
@@ -49,6 +52,7 @@ class Servicers(NamedTuple):
 
     backend: BackendServicer
     inference: InferenceServicer
+    metrics: MetricsServicer
     model: ModelServicer
     peer: PeerServicer
     system: SystemServicer
@@ -59,6 +63,7 @@ class Servicers(NamedTuple):
         """Add them to a gRPC server, or to what takes servicers like one."""
         backend_service_pb2_grpc.add_BackendServiceServicer_to_server(self.backend, server)
         inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(self.inference, server)
+        metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(self.metrics, server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(self.model, server)
         peer_service_pb2_grpc.add_PeerServiceServicer_to_server(self.peer, server)
         system_service_pb2_grpc.add_SystemServiceServicer_to_server(self.system, server)

@@ -209,7 +209,7 @@ class ModelActor:
             self._state = BackendState.STOPPED
             return error
         except LocalplaneError as error:
-            self._failed(error.message)
+            self._failed(error.message, was_loading=True)
             return error
         except asyncio.CancelledError:
             # Only a stop cancels a load; it goes on from here.
@@ -246,14 +246,19 @@ class ModelActor:
         self._backend = backend
         self._state = BackendState.LOADING
 
-    def _failed(self, message: str) -> None:
+    def _failed(self, message: str, *, was_loading: bool = False) -> None:
         self._state = BackendState.FAILED
         self._backend = None
         self._loaded_at = None
         self._last_error = message
         self._failed_before = True
         self._events.emit(
-            events.BackendFailed(model=self.model.name, backend=self.model.backend, message=message)
+            events.BackendFailed(
+                model=self.model.name,
+                backend=self.model.backend,
+                message=message,
+                was_loading=was_loading,
+            )
         )
 
     def _exited(self, backend: RunningBackend) -> None:
@@ -369,6 +374,7 @@ class ModelActor:
         began = time.monotonic()
         freed = None
         cut = 0
+        was_loading = self._load is not None
         try:
             if self._load is not None:
                 load = self._load
@@ -388,7 +394,11 @@ class ModelActor:
         seconds = time.monotonic() - began
         self._events.emit(
             events.BackendStopped(
-                model=self.model.name, backend=self.model.backend, seconds=seconds, cut_calls=cut
+                model=self.model.name,
+                backend=self.model.backend,
+                seconds=seconds,
+                cut_calls=cut,
+                was_loading=was_loading,
             )
         )
         return StopReport(seconds=seconds, freed_bytes=freed, cut_calls=cut)

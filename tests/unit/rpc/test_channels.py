@@ -20,7 +20,7 @@ from localplane.v1 import (
     model_service_pb2_grpc,
 )
 from localplane_server.errors import ModelNotFoundError
-from localplane_server.events import CallFinished, Events
+from localplane_server.events import CallFinished, CallStarted, Events
 from localplane_server.rpc.access import Keys, Role
 from localplane_server.rpc.inprocess import InProcessChannel
 from localplane_server.rpc.interceptors import CallInterceptor
@@ -92,6 +92,7 @@ class Wired:
         self.models = model_service_pb2_grpc.ModelServiceStub(channel)
         self.inference = inference_service_pb2_grpc.InferenceServiceStub(channel)
         self.finished: list[CallFinished] = []
+        self.started: list[CallStarted] = []
 
     async def get(self, name: str, **options: Any) -> Any:
         options.setdefault("metadata", KEY)
@@ -131,6 +132,7 @@ async def wired(request: pytest.FixtureRequest) -> AsyncIterator[Wired]:
     interceptor = CallInterceptor(Keys({"k": Role.USER}), bus)
     async with request.param(interceptor) as wired:
         bus.listen(CallFinished, wired.finished.append)
+        bus.listen(CallStarted, wired.started.append)
         yield wired
 
 
@@ -149,6 +151,7 @@ class TestUnary:
         assert [("/localplane.v1.ModelService/GetModel", "OK")] == [
             (event.method, event.code) for event in wired.finished
         ]
+        assert 1 == len(wired.started)
 
     async def test_error_of_the_domain(self, wired: Wired) -> None:
         """Code, message and reason."""
@@ -306,3 +309,35 @@ async def test_bytes_that_are_no_request(
 
     assert expected == (caught.value.code(), reason_of(caught.value))
     assert "DecodeError" not in (caught.value.details() or "")
+
+
+async def test_unknown_method() -> None:
+    """A method that there is not is told of without its name, and never began."""
+    bus = Events()
+    heard: list[CallFinished | CallStarted] = []
+    bus.listen(CallStarted, heard.append)
+    bus.listen(CallFinished, heard.append)
+    async with over_the_wire(CallInterceptor(Keys({}), bus)) as wired:
+        call: Any = wired.channel.unary_unary("/localplane.v1.ModelService/Nothing")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"")
+
+    assert grpc.StatusCode.UNIMPLEMENTED is caught.value.code()
+    assert [("", "UNIMPLEMENTED")] == [
+        (event.method, event.code) for event in heard if isinstance(event, CallFinished)
+    ]
+    assert 1 == len(heard)
+
+
+@pytest.mark.parametrize("channel", [in_process, over_the_wire])
+async def test_public_by_setting(channel: Any) -> None:
+    """A method that the operator opened needs no key; the others do."""
+    method = "/localplane.v1.ModelService/GetModel"
+    interceptor = CallInterceptor(Keys({"k": Role.USER}), Events(), public={method})
+    async with channel(interceptor) as wired:
+        assert "a" == (await wired.get("a", metadata=())).name
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in wired.stream("a", metadata=()):
+                pass
+
+    assert grpc.StatusCode.UNAUTHENTICATED is caught.value.code()

@@ -378,3 +378,29 @@ class TestStop:
         await stage.stop()
 
         assert ["BackendReady", "BackendStopped"] == [type(e).__name__ for e in stage.heard]
+
+    async def test_events_of_a_load(self, stage: Stage) -> None:
+        """A load that fails or is stopped is told apart from a backend that ends later."""
+        stage.start.error = LoadFailedError("no", model="m")
+        with pytest.raises(LoadFailedError):
+            await stage.load()
+        stage.start.error = None
+        await stage.load()
+        stage.backend.process.exited.set_result("exit code 1")
+        await settle()
+        stage.start.may_finish.clear()
+        stage.actor.begin_load(MODEL)
+        await settle()
+        await stage.stop()
+        stage.start.may_finish.set()
+        await stage.load()
+        await stage.stop()
+
+        assert [
+            ("BackendFailed", True),
+            ("BackendReady", None),
+            ("BackendFailed", False),
+            ("BackendStopped", True),
+            ("BackendReady", None),
+            ("BackendStopped", False),
+        ] == [(type(e).__name__, getattr(e, "was_loading", None)) for e in stage.heard]
