@@ -11,6 +11,7 @@ import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -73,7 +74,7 @@ class Service:
             )
         )
 
-    def prediction(self, model: str = "m", **fields: float) -> None:
+    def prediction(self, model: str = "m", **fields: Any) -> None:
         self.bus.emit(
             events.PredictionFinished(
                 model=model,
