@@ -11,12 +11,14 @@ BIN := .venv/bin
 RUNTIME := .venv/.runtime
 DEV := .venv/.dev
 ARGS ?=
+# How many random inputs make fuzz gives each route and method.
+EXAMPLES ?= 300
 
 # buf keeps its cache here rather than in the home folder, which an automated run may not have.
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run test test-clients check check-proto check-gen check-code check-package fix gen \
+.PHONY: help setup run test fuzz test-clients check check-proto check-gen check-code check-package fix gen \
 	gen-clients bench lock release-image clean
 
 help: ## List the targets
@@ -32,6 +34,10 @@ test: $(DEV) ## Run the tests; ARGS="-k name" for some of them
 
 test-clients: $(DEV) ## Build examples/clients and run them against a service; ARGS="go" for one of them
 	$(BIN)/python tools/run_clients.py $(ARGS)
+
+fuzz: $(DEV) ## Send every route and method much more of what nobody should send; ARGS="-k name" for some
+	LOCALPLANE_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 \
+		tests/contract/test_fuzz.py tests/contract/test_errors*.py $(ARGS)
 
 check: check-proto check-gen check-code check-package ## Everything that must hold before a commit lands, but the tests
 

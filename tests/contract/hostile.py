@@ -146,7 +146,8 @@ def messages(start: Message, depth: int = DEEPEST) -> Iterator[tuple[str, Messag
 
 
 def _changes(start: Message, depth: int) -> Iterator[tuple[str, Message]]:
-    for field in start.DESCRIPTOR.fields:
+    descriptor: Any = start.DESCRIPTOR  # its type is not quite the one that has a name
+    for field in descriptor.fields:
         for label, value in _values(field, start, depth):
             changed = copy.deepcopy(start)
             changed.ClearField(field.name)

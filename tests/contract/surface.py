@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from typing import Any, NamedTuple
 
+import pytest
 from google.api import field_behavior_pb2
 from google.protobuf import message_factory
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
@@ -67,6 +68,25 @@ METHODS = _methods()
 
 ROUTES = _routes()
 """Every route that stands for a method."""
+FIRST = list({(route.method, route.verb): route for route in reversed(ROUTES)}.values())
+"""One route of each method and verb; the others have the same layers behind another path."""
+WITH_BODY = [route for route in ROUTES if route.takes_body]
+FIRST_WITH_BODY = [route for route in FIRST if route.takes_body]
+WITH_FIELDS = [route for route in FIRST_WITH_BODY if METHODS[route.method].input_type.fields]
+STREAMED = [
+    route
+    for route in FIRST_WITH_BODY
+    if "stream" in METHODS[route.method].input_type.fields_by_name
+]
+WITH_PATH = [route for route in ROUTES if "{" in route.path]
+
+
+def walked(routes: list[Route], alone: list[Route] | None = None) -> pytest.MarkDecorator:
+    """Have a test walk routes of the gateway inside the service, and some of the one that stands alone."""
+    pairs = [("rest", route) for route in routes]
+    pairs += [("rest-upstream", route) for route in alone or []]
+    names = [f"{gateway} {route.verb} {route.path}" for gateway, route in pairs]
+    return pytest.mark.parametrize(("gateway", "route"), pairs, ids=names)
 
 
 def option(descriptor: Any, extension: Any) -> Any:

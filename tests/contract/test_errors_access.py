@@ -8,12 +8,21 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any
 
-import grpc
 import httpx
 import pytest
 import pytest_asyncio
 
-from contract.surface import METHODS, ROUTES, Route, good_path, good_request, good_values, option
+from contract.surface import (
+    FIRST,
+    METHODS,
+    ROUTES,
+    Route,
+    good_path,
+    good_request,
+    good_values,
+    option,
+    walked,
+)
 from contract.transports import GrpcTransport
 from contract.walk import Walk
 from localplane.v1 import options_pb2
@@ -68,15 +77,13 @@ FOREIGN_HOSTS = [
 ]
 """Names that this service is not known by."""
 
-named = pytest.mark.parametrize("route", ROUTES, ids=[f"{r.verb} {r.path}" for r in ROUTES])
+everywhere = walked(ROUTES, alone=FIRST)
 
 
-@pytest_asyncio.fixture(loop_scope="module", params=["rest", "rest-upstream"])
-async def client(
-    request: pytest.FixtureRequest, transports: dict[str, Any]
-) -> AsyncGenerator[httpx.AsyncClient]:
-    """A client without a key, of the gateway inside the service and of the one alone."""
-    base_url = transports[request.param]._client.base_url
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(transports: dict[str, Any], gateway: str) -> AsyncGenerator[httpx.AsyncClient]:
+    """A client of a gateway, without a key."""
+    base_url = transports[gateway]._client.base_url
     async with httpx.AsyncClient(base_url=base_url, timeout=30) as client:
         yield client
 
@@ -117,7 +124,7 @@ class TestGrpc:
     @pytest.mark.parametrize("method", sorted(METHODS))
     async def test_no_key_comes_first(self, transports: dict[str, Any], method: str) -> None:
         """Who has no key learns nothing of what else is wrong."""
-        channel: grpc.aio.Channel = transports["grpc"]._channel
+        channel: Any = transports["grpc"]._channel
         walk = Walk(method)
         await walk.wire("not a message", channel, b"\xff")
         walk.finish()
@@ -127,33 +134,33 @@ class TestGrpc:
 
 
 class TestRest:
-    @named
+    @everywhere
     async def test_keys(self, client: httpx.AsyncClient, route: Route) -> None:
         """A route is open to those whom its method's option names."""
         access = access_of(route.method)
         path = good_path(route)
         for label, key in [*NO_KEYS.items(), *ODD_KEYS.items()]:
             walk = Walk(route.method)
-            headers = {} if key is None else {"authorization": key}
+            headers: Any = {} if key is None else {"authorization": key}
             await walk.rest(label, client, route.verb, path, headers=headers, **body_of(route))
             walk.finish()
             assert ("UNAUTHENTICATED" in walk.reasons) == (access != PUBLIC), label
-        for label, form in {
+        for label, headers in {
             "bearer": {"authorization": f"Bearer {USER}"},
             "header": {"x-api-key": USER},
             "cookie": {"cookie": f"token={USER}"},
         }.items():
             walk = Walk(route.method)
-            await walk.rest(label, client, route.verb, path, headers=form, **body_of(route))
+            await walk.rest(label, client, route.verb, path, headers=headers, **body_of(route))
             walk.finish()
             assert ("FORBIDDEN" in walk.reasons) == (access not in (PUBLIC, FOR_USERS)), label
         walk = Walk(route.method)
-        form = {"authorization": f"Bearer {KEY}"}
-        await walk.rest("admin", client, route.verb, path, headers=form, **body_of(route))
+        headers = {"authorization": f"Bearer {KEY}"}
+        await walk.rest("admin", client, route.verb, path, headers=headers, **body_of(route))
         walk.finish()
         assert not walk.reasons & {"UNAUTHENTICATED", "FORBIDDEN"}
 
-    @named
+    @everywhere
     async def test_a_key_in_the_query_is_none(
         self, client: httpx.AsyncClient, route: Route
     ) -> None:
@@ -165,7 +172,7 @@ class TestRest:
 
         assert ("UNAUTHENTICATED" in walk.reasons) == (access_of(route.method) != PUBLIC)
 
-    @named
+    @everywhere
     async def test_no_key_comes_first(self, client: httpx.AsyncClient, route: Route) -> None:
         """Who has no key learns nothing of what else is wrong, and has no body read."""
         walk = Walk(route.method)
@@ -185,7 +192,7 @@ class TestRest:
 
 
 class TestPages:
-    @named
+    @everywhere
     async def test_other_site(self, client: httpx.AsyncClient, route: Route) -> None:
         """A page of another site gets nothing but public reads, even with a key."""
         is_public_read = access_of(route.method) == PUBLIC and route.verb == "GET"
@@ -198,7 +205,7 @@ class TestPages:
             walk.finish()
             assert ("CROSS_SITE" in walk.reasons) != is_public_read, headers
 
-    @named
+    @everywhere
     async def test_other_host(self, client: httpx.AsyncClient, route: Route) -> None:
         """A request for a host that this is not is for somebody else, whoever asks."""
         walk = Walk(route.method)

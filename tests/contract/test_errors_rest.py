@@ -15,7 +15,21 @@ import httpx
 import pytest
 
 from contract.hostile import BODIES, TEXTS, bodies_of
-from contract.surface import METHODS, ROUTES, Route, good_path, good_values, json_name
+from contract.surface import (
+    FIRST,
+    FIRST_WITH_BODY,
+    METHODS,
+    ROUTES,
+    STREAMED,
+    WITH_BODY,
+    WITH_FIELDS,
+    WITH_PATH,
+    Route,
+    good_path,
+    good_values,
+    json_name,
+    walked,
+)
 from contract.walk import Walk
 from localplane_server.config import MEBIBYTE
 
@@ -24,18 +38,6 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures(
 SETTINGS = {"max_body_size": 2 * MEBIBYTE}
 
 JSON = {"content-type": "application/json"}
-WITH_BODY = [route for route in ROUTES if route.takes_body]
-FIRST = list({(route.method, route.verb): route for route in ROUTES}.values())
-FIRST_WITH_BODY = list({(route.method, route.verb): route for route in WITH_BODY}.values())
-"""One route of each method and verb; the others have the same layers behind another path."""
-FIRST_STREAMED = [
-    route
-    for route in FIRST_WITH_BODY
-    if "stream" in METHODS[route.method].input_type.fields_by_name
-]
-WITH_FIELDS = [route for route in FIRST_WITH_BODY if METHODS[route.method].input_type.fields]
-WITH_PATH = [route for route in ROUTES if "{" in route.path]
-
 QUERIES = [
     "",
     "&",
@@ -85,14 +87,6 @@ def client(transports: dict[str, Any], gateway: str) -> httpx.AsyncClient:
     return found
 
 
-def walked(routes: list[Route], alone: list[Route] | None = None) -> pytest.MarkDecorator:
-    """Walk routes of the gateway inside the service, and some of the one that stands alone."""
-    pairs = [("rest", route) for route in routes]
-    pairs += [("rest-upstream", route) for route in alone or []]
-    names = [f"{gateway} {route.verb} {route.path}" for gateway, route in pairs]
-    return pytest.mark.parametrize(("gateway", "route"), pairs, ids=names)
-
-
 class TestBodies:
     @walked(WITH_FIELDS)
     async def test_every_field(self, client: httpx.AsyncClient, route: Route) -> None:
@@ -140,7 +134,7 @@ class TestBodies:
         walk.finish()
         assert {"BODY_TOO_LARGE"} == walk.reasons
 
-    @walked(FIRST_STREAMED)
+    @walked(STREAMED)
     async def test_streams(self, client: httpx.AsyncClient, route: Route) -> None:
         """What is wrong with a request is told before its stream begins, with the same statuses."""
         walk = Walk(route.method)
@@ -201,8 +195,6 @@ class TestPaths:
     @pytest.mark.parametrize(
         "path",
         [
-            "/",
-            "//",
             "/nothing",
             "/v1",
             "/v1/",
