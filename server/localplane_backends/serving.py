@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -91,6 +92,8 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await server.start()
+    gc.freeze()
+    gc.enable()
     where = f"{address.removesuffix(':0')}:{port}" if address.endswith(":0") else address
     logger.info("%s listening on %s", backend.name, where)
     endings: list[asyncio.Task[object]] = [asyncio.create_task(stop.wait())]
