@@ -58,7 +58,7 @@ check-code: $(DEV) ## Lint, formatting, types, and who may import whom
 	$(BIN)/lint-imports --no-logo
 
 check-package: $(DEV) ## Build the wheel and run the tests against it in a clean environment
-	$(BIN)/python tools/check_wheel.py
+	$(BIN)/python tools/check_wheel.py tests/unit tests/gateway tests/e2e
 
 fix: $(DEV) ## Repair what can be repaired of the above
 	$(BIN)/buf format --write --path proto/localplane

@@ -32,7 +32,12 @@ PACKAGES = {
 }
 """All that may ever be at the top of the wheel, beside its metadata."""
 TESTS_NEED = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "Containerfile",
+    "LICENSE",
+    "Makefile",
+    "README.md",
     "bench",
     "deploy",
     "docs",
@@ -41,6 +46,7 @@ TESTS_NEED = (
     "proto",
     "pyproject.toml",
     "requirements-build.lock",
+    "requirements-dev.lock",
     "requirements.lock",
     "tests",
     "tools",
