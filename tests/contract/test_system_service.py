@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from contract.transports import CallError, Transport
 from localplane.v1 import backend_service_pb2, resources_pb2
@@ -128,6 +128,29 @@ class TestGrpcOwnServices:
 
         listed = {one.name for one in answer.list_services_response.service}
         assert {*SERVICES, "grpc.health.v1.Health"} <= listed
+
+    @pytest.mark.parametrize(
+        ("symbol", "is_there"),
+        [
+            ("localplane.v1.BackendService", True),
+            ("localplane.v1.BackendService.LoadModel", True),
+            ("localplane.v1.LoadModelRequest.model", True),
+            ("localplane.v1.BackendService.Nothing", False),
+            ("nothing", False),
+            ("", False),
+        ],
+    )
+    async def test_description(self, app: App, symbol: str, is_there: bool) -> None:  # noqa: FBT001
+        """Whatever a tool asks the description of is described, methods included."""
+        async with grpc.aio.insecure_channel(str(app.grpc)) as channel:
+            stub: Any = reflection_pb2_grpc.ServerReflectionStub
+            call = stub(channel).ServerReflectionInfo()
+            await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol))
+            answer = await call.read()
+            await call.done_writing()
+
+        assert is_there == answer.HasField("file_descriptor_response")
+        assert is_there != answer.HasField("error_response")
 
     async def test_unknown_method(self, app: App) -> None:
         """What there is not is said to be not there."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import grpc
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
@@ -31,6 +32,27 @@ class HealthReporter:
         health_pb2_grpc.add_HealthServicer_to_server(self.servicer, server)
 
 
+class ReflectedPool:
+    """The pool of descriptors as reflection asks it: methods are symbols too, which the pool itself does not find."""
+
+    def __init__(self) -> None:
+        self._pool: Any = descriptor_pool.Default()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802 - protobuf's name
+        """Return the file that declares a symbol.
+
+        Raises:
+            KeyError: If none does.
+        """
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self._pool.FindMethodByName(symbol).containing_service.file
+
+
 def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
     """Add reflection to a server, so that tools find out what it has.
 
@@ -38,7 +60,7 @@ def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
     first, so the same servicer is added under both.
     """
     names = (*services, "grpc.reflection.v1alpha.ServerReflection")
-    servicer: Any = reflection.aio.ReflectionServicer(names)
+    servicer: Any = reflection.aio.ReflectionServicer(names, pool=ReflectedPool())
     add: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
     add(servicer, server)
     handler = grpc.stream_stream_rpc_method_handler(
