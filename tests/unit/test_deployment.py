@@ -132,6 +132,8 @@ class TestContainerfile:
 
     def test_copies(self) -> None:
         """All that it copies is in the checkout, and in what the builder gets to see."""
+        if not (ROOT / "server").is_dir():
+            pytest.skip("the sources that an image is built from are not beside these tests")
         seen = [
             line.removeprefix("!")
             for line in (ROOT / ".dockerignore").read_text().splitlines()
