@@ -86,7 +86,8 @@ class TestDeadlines:
             client.get_model("x")
 
         assert served[1].remaining is not None
-        assert 0 < served[1].remaining <= TIMEOUT_SECONDS
+        # gRPC writes a timeout in few digits and rounds it up, so that a little more may arrive.
+        assert 0 < served[1].remaining < 1.05 * TIMEOUT_SECONDS
 
     def test_given(self, served: Served) -> None:
         """A deadline that passes is an error of its own, and the client works on without it."""
