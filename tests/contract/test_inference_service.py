@@ -108,6 +108,8 @@ class TestChat:
             ({"response_format": {"type": "xml"}}, "response_format"),
             ({"response_format": {"type": "json_schema"}}, "response_format"),
             ({"tools": [{"type": "function"}] * 1025}, "tools"),
+            ({"tools": [{"a": "x" * 2**20}]}, "tools"),
+            ({"tool_choice": {"a": "x" * 2**20}}, "tool_choice"),
             ({"tool_choice": []}, "tool_choice"),
             ({"tool_choice": 5}, "tool_choice"),
             ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "ToolChoice"),
@@ -138,6 +140,13 @@ class TestChat:
     async def test_too_many_messages(self, transport: Transport) -> None:
         """A template takes its time with each message, and cannot be interrupted."""
         error = await fails(transport, "Chat", chat("tiny", *["x"] * 4097))
+
+        assert ("INVALID_ARGUMENT", "messages") == (error.reason, error.metadata["field"])
+
+    async def test_too_many_parts(self, transport: Transport) -> None:
+        """Nor may a message have any number of parts."""
+        parts = [{"type": "text", "text": "x"}] * 16385
+        error = await fails(transport, "Chat", chat("tiny", parts))
 
         assert ("INVALID_ARGUMENT", "messages") == (error.reason, error.metadata["field"])
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
 
 from gateway.fake_services import Services
 from gateway.gateways import SMALL_LIMIT, error_of
+from localplane_gateway.settings import GatewaySettings
 
 MONITOR = "/backend/monitor"
 
@@ -277,6 +278,21 @@ class TestBody:
         response = await api.post("/v1/chat/completions", content=content)
 
         assert response.status_code in (200, 400)
+
+    @pytest.mark.parametrize("value", ['{"a":[%s]}', '{"a":[[%s]]}', '{"a":[{"b":[%s]}]}'])
+    async def test_many_values(
+        self, client_for: Callable[[GatewaySettings], httpx.AsyncClient], value: str
+    ) -> None:
+        """JSON of any form that would keep the event loop for long is refused before it does."""
+        tool = value % ",".join("0" * 150_000)
+        whole = {}
+        async with client_for(GatewaySettings()) as api:
+            for count in (1, 2):
+                content = f'{{"model":"m","messages":[],"tools":[{",".join([tool] * count)}]}}'
+                whole[count] = await api.post("/v1/chat/completions", content=content)
+
+        assert 200 == whole[1].status_code
+        assert {"field": "tools"} == error_of(whole[2])["metadata"]
 
     @pytest.mark.parametrize("depth", [90, 500, 900])
     async def test_deep_and_wrong(self, api: httpx.AsyncClient, depth: int) -> None:

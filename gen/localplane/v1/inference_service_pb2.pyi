@@ -290,7 +290,7 @@ class ChatRequest(_message.Message):
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]:
-        """Tools that the model may call, in OpenAI's shape. At most 1024."""
+        """Tools that the model may call, in OpenAI's shape. At most 1024, of 1 MiB together."""
 
     @_builtins.property
     def tool_choice(self) -> _struct_pb2.Value:

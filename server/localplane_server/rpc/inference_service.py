@@ -28,6 +28,10 @@ from localplane_server.rpc.convert import (
     turn_from_proto,
 )
 
+LARGEST_LOOSE_BYTES = 1024 * 1024
+"""Of tools, or of a schema, as messages."""
+MOST_PARTS = 16 * 1024
+"""Parts of text that the messages of a chat may have together."""
 FORMATS = ("", "float", "base64")
 
 
@@ -179,6 +183,7 @@ def _completion_request(request: inference_service_pb2.CompleteRequest) -> Gener
 def _chat_request(request: inference_service_pb2.ChatRequest) -> GenerationRequest:
     if not request.messages:
         raise InvalidArgumentError("cannot answer a chat without messages", field="messages")
+    _check_size(request)
     return GenerationRequest(
         model=request.model,
         messages=tuple(
@@ -193,6 +198,23 @@ def _chat_request(request: inference_service_pb2.ChatRequest) -> GenerationReque
         tool_choice=_tool_choice(request),
         response_format=_response_format(request),
     )
+
+
+def _check_size(request: inference_service_pb2.ChatRequest) -> None:
+    """Refuse what would take the event loop long to convert, during which nobody else is served."""
+    sizes = {
+        "tools": sum(tool.ByteSize() for tool in request.tools),
+        "tool_choice": request.tool_choice.ByteSize(),
+        "response_format": request.response_format.ByteSize(),
+    }
+    for field, size in sizes.items():
+        if size > LARGEST_LOOSE_BYTES:
+            message = f"{field} must not be larger than {LARGEST_LOOSE_BYTES} bytes"
+            raise InvalidArgumentError(message, field=field)
+    parts = sum(len(message.content.list_value.values) for message in request.messages)
+    if parts > MOST_PARTS:
+        message = f"cannot answer a chat whose messages have more than {MOST_PARTS} parts"
+        raise InvalidArgumentError(message, field="messages")
 
 
 def _tool_choice(request: inference_service_pb2.ChatRequest) -> str | dict[str, Any] | None:
