@@ -256,7 +256,7 @@ class _Note:
                 self.authorization = value
             elif key == "x-request-id":
                 request_id = value
-        if not _REQUEST_ID.fullmatch(request_id):
+        if not (request_id and _REQUEST_ID.fullmatch(request_id)):
             request_id = f"{_PROCESS_ID}-{next(_numbers):x}"
         self._request_id = request_id
         context.set_trailing_metadata((("x-request-id", request_id),))
