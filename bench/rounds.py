@@ -54,7 +54,7 @@ class Comparison:
     """How many times better ours is, round by round."""
 
     extra: float
-    """Median of what ours is more than the base, round by round."""
+    """What the least of ours is more than the least of the base: other programs only ever add."""
 
     target: float | None
     """The least ratio wanted; None when the ratio only informs."""
@@ -116,7 +116,7 @@ def comparison(
         ours=Figure.of([mine for mine, _ in pairs]),
         base=Figure.of([other for _, other in pairs]),
         ratio=Figure.of(ratios),
-        extra=statistics.median(mine - other for mine, other in pairs),
+        extra=min(mine for mine, _ in pairs) - min(other for _, other in pairs),
         target=target,
         limit=limit,
     )

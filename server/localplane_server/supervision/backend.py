@@ -334,11 +334,14 @@ async def completed(work: Awaitable[T]) -> T:
 
 def _listens(process: BackendProcess, port: int) -> bool:
     """Whether one of these processes listens on the port: on loopback, anybody could have taken it."""
-    for pid in process.tree():
-        try:
-            connections = psutil.Process(pid).net_connections(kind="tcp")
-        except psutil.Error:
-            continue
-        if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections):
-            return True
-    return False
+    pids = process.tree()
+    # Either table is slow to read, and most programs listen on what they were told: an address of the first.
+    return any(_holds(pid, port, kind) for kind in ("tcp4", "tcp6") for pid in pids)
+
+
+def _holds(pid: int, port: int, kind: str) -> bool:
+    try:
+        connections = psutil.Process(pid).net_connections(kind=kind)
+    except psutil.Error:
+        return False
+    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections)
