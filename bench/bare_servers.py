@@ -18,15 +18,14 @@ from localplane_server import __version__
 from localplane_server.config import load_settings
 from localplane_server.rpc.server import server_options
 
-VERSION = system_service_pb2.GetVersionResponse(version=f"v{__version__}")
 HEADERS = [(b"content-type", b"application/json")]
 
 
 async def echo(
     _request: system_service_pb2.GetVersionRequest, _context: Any
 ) -> system_service_pb2.GetVersionResponse:
-    """Answer a call with a message made before."""
-    return VERSION
+    """Answer a call as the service does."""
+    return system_service_pb2.GetVersionResponse(version=f"v{__version__}")
 
 
 async def answer(_scope: Scope, receive: Receive, send: Send) -> None:

@@ -65,7 +65,7 @@ def gateway(
             max_body_bytes=config.parse_size(given["max_body_size"] or ""),
             public_methods=frozenset({GET_METRICS} if public_metrics else ()),
         )
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with access_log, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(
                 _serve(
                     upstream,

@@ -67,7 +67,7 @@ def serve(file: Path | None, **flags: str | bool | None) -> None:
     import uvloop  # noqa: PLC0415 - the keeper must start before what comes with it
 
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with access_log, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, keeper, access_log))
     except StartupError as error:
         raise click.ClickException(str(error)) from error
