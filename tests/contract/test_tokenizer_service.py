@@ -62,3 +62,15 @@ async def test_tokens_that_are_none(transport: Transport, token: int) -> None:
 
     assert "INVALID_ARGUMENT" == caught.value.reason
     assert caught.value.code in (400, grpc.StatusCode.INVALID_ARGUMENT)
+
+
+async def test_too_many_tokens(transport: Transport) -> None:
+    """Their text would not fit the message that it goes back in."""
+    request = pb.DetokenizeRequest(model="tiny", tokens=[1] * (2**18 + 1))
+    with pytest.raises(CallError) as caught:
+        await transport.call("TokenizerService.Detokenize", request)
+
+    assert ("INVALID_ARGUMENT", "tokens") == (
+        caught.value.reason,
+        caught.value.metadata["field"],
+    )

@@ -88,7 +88,7 @@ class DetokenizeRequest(_message.Message):
     """Name, alias or file name of the model. Default: the first configured model that can tokenize."""
     @_builtins.property
     def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The tokens."""
+        """The tokens, at most 262144."""
 
     def __init__(
         self,

@@ -10,6 +10,9 @@ from localplane_server.inference.selection import TOKENIZE, choose_model
 from localplane_server.models.catalog import ModelCatalog
 from localplane_server.scheduling.scheduler import Scheduler
 
+MOST_TOKENS = 2**18
+"""Tokens that one call can join. Their text goes back in one message, which has a limit."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -43,10 +46,14 @@ class Tokenizer:
         """Return the text of tokens.
 
         Raises:
-            InvalidArgumentError: If a token is negative; the backend refuses those beyond its vocabulary.
+            InvalidArgumentError: If there are too many, or one is negative; the backend refuses those beyond its
+                vocabulary.
             ModelNotFoundError: If there is no such model.
             NotSupportedByBackendError: If the model's backend does not detokenize.
         """
+        if len(tokens) > MOST_TOKENS:
+            message = f"cannot detokenize more than {MOST_TOKENS} tokens in one call"
+            raise InvalidArgumentError(message, field="tokens")
         if any(token < 0 for token in tokens):
             raise InvalidArgumentError("cannot detokenize a negative token", field="tokens")
         model = choose_model(self._catalog, model_name, TOKENIZE)
