@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 from localplane_server import events
 from localplane_server.logs import INPROCESS
-from localplane_server.metrics.families import Readings
+from localplane_server.metrics.families import Count, Distribution, Readings
 from localplane_server.metrics.registry import MetricsRegistry
 
 SECONDS = (
@@ -32,6 +31,9 @@ class CallMetrics:
     """Counts calls and requests as they end."""
 
     def __init__(self, registry: MetricsRegistry, bus: events.Events) -> None:
+        # The series of what was seen before: a look-up by labels takes as long as all else that is done here.
+        self._request_series: dict[tuple[str, str, int], tuple[Count, Distribution]] = {}
+        self._call_series: dict[tuple[str, str, bool], tuple[Count, Distribution]] = {}
         self._calls_in_flight = 0
         self._requests_in_flight = 0
         self._api_calls = registry.histograms(
@@ -76,25 +78,53 @@ class CallMetrics:
 
     def _request_finished(self, event: events.RequestFinished) -> None:
         self._requests_in_flight -= 1
-        route = event.route
-        if route == SCRAPE_ROUTE:
+        if event.route == SCRAPE_ROUTE:
             return
-        verb = event.method if event.method in VERBS else OTHER
-        self._requests.series(verb, route, str(event.status)).add()
-        self._api_calls.series(verb, localai_path(route), SCOPE, SCOPE_VERSION).observe(
-            event.seconds
-        )
+        key = event.method, event.route, event.status
+        count, seconds = self._request_series.get(key) or self._series_of_request(*key)
+        count.value += 1
+        seconds.observe(event.seconds)
+
+    def _series_of_request(
+        self, method: str, route: str, status: int
+    ) -> tuple[Count, Distribution]:
+        verb = method if method in VERBS else OTHER
+        count = self._requests.series(verb, route, str(status))
+        seconds = self._api_calls.series(verb, localai_path(route), SCOPE, SCOPE_VERSION)
+        # Neither what a caller made up nor what was dropped is remembered: there is no end to it.
+        if (
+            verb is not OTHER
+            and count is not self._requests.unseen
+            and seconds is not self._api_calls.unseen
+        ):
+            self._request_series[method, route, status] = count, seconds
+        return count, seconds
 
     def _call_started(self, _event: events.CallStarted) -> None:
         self._calls_in_flight += 1
 
     def _call_finished(self, event: events.CallFinished) -> None:
-        method = event.method[1:]
-        interface = "rest" if event.peer == INPROCESS else "grpc"
-        self._calls.series(method, event.code, interface).add()
-        if method:
-            self._calls_in_flight -= 1
-            self._call_seconds.series(method).observe(event.seconds)
+        if not event.method:
+            self._calls.series("", event.code, "grpc").add()
+            return
+        self._calls_in_flight -= 1
+        key = event.method, event.code, event.peer == INPROCESS
+        count, seconds = self._call_series.get(key) or self._series_of_call(*key)
+        count.value += 1
+        seconds.observe(event.seconds)
+
+    def _series_of_call(
+        self,
+        full_name: str,
+        code: str,
+        is_inprocess: bool,  # noqa: FBT001 - part of a key
+    ) -> tuple[Count, Distribution]:
+        method = full_name[1:]
+        count = self._calls.series(method, code, "rest" if is_inprocess else "grpc")
+        seconds = self._call_seconds.series(method)
+        if count is not self._calls.unseen and seconds is not self._call_seconds.unseen:
+            self._call_series[full_name, code, is_inprocess] = count, seconds
+        return count, seconds
 
     def _read_requests_in_flight(self) -> Readings:
         yield (), self._requests_in_flight
@@ -103,7 +133,6 @@ class CallMetrics:
         yield (), self._calls_in_flight
 
 
-@lru_cache(maxsize=1024)
 def localai_path(route: str) -> str:
     """Return a route as LocalAI writes it: `/models/jobs/:uuid` for `/models/jobs/{uuid}`."""
     return re.sub(r"\{(\w+)\}", r":\1", route)

@@ -108,7 +108,8 @@ class CountedFamily(Family, Generic[S]):
         super().__init__(name, text, labels, dropped)
         self._most = most
         self._make = make
-        self._unseen = make()
+        self.unseen = make()
+        """Takes what would be one series too many."""
         self._series: dict[Values, S] = {}
 
     def series(self, *values: str) -> S:
@@ -119,7 +120,7 @@ class CountedFamily(Family, Generic[S]):
     def _added(self, values: Values) -> S:
         if len(self._series) >= self._most:
             self._dropped.add()
-            return self._unseen
+            return self.unseen
         made = self._series[values] = self._make()
         return made
 
