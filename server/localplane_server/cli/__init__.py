@@ -91,5 +91,7 @@ class LazyGroup(click.Group):
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Run and manage local AI backends."""
+    # Before gRPC is imported: its notes on connections that end are no news, and not in our log's form.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     if os.environ.get("NO_COLOR"):
         ctx.color = False
