@@ -18,7 +18,7 @@ EXAMPLES ?= 300
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run test fuzz test-clients check check-proto check-gen check-code check-package fix gen \
+.PHONY: help setup run test fuzz soak test-clients check check-proto check-gen check-code check-package fix gen \
 	gen-clients bench lock release-image clean
 
 help: ## List the targets
@@ -38,6 +38,9 @@ test-clients: $(DEV) ## Build examples/clients and run them against a service; A
 fuzz: $(DEV) ## Send every route and method much more of what nobody should send; ARGS="-k name" for some
 	LOCALPLANE_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 \
 		tests/contract/test_fuzz.py tests/contract/test_errors*.py $(ARGS)
+
+soak: $(DEV) ## Run for many minutes what must not grow or wear out; LOCALPLANE_SOAK_CYCLES=N for another number
+	$(BIN)/python -m pytest -m soak tests/soak $(ARGS)
 
 check: check-proto check-gen check-code check-package ## Everything that must hold before a commit lands, but the tests
 
