@@ -33,8 +33,6 @@ T = TypeVar("T")
 
 ANSWER_SECONDS = 120.0
 """How long a started program may take until it answers: some import for a minute."""
-LISTEN_SECONDS = 0.01
-"""Pause before it is looked again whether a started program listens."""
 ASK_AGAIN_SECONDS = 0.1
 """Pause before a program that did not answer well is asked again."""
 FREE_SECONDS = 5.0
@@ -246,18 +244,13 @@ class BackendLauncher:
         client = BackendClient(address, token=token, model=model)
         backend = RunningBackend(process, client, self._sampler, models_path=self._models_path)
         try:
-            deadline = time.monotonic() + ANSWER_SECONDS
-            listens = None
-            if await self._wait_for_listener(backend, port, deadline):
-                # Reading who listens takes about as long as the first answer.
-                listens = asyncio.create_task(asyncio.to_thread(_listens, process, port))
-            if listens is None or not await self._wait_for_answer(backend, deadline):
+            if not await self._wait_for_answer(backend):
                 if process.exited.done() and _is_taken(port):
                     await backend.stop(free=False)
                     return None
                 cause = backend.ended() if process.exited.done() else "it does not answer"
                 raise await backend.load_error(cause)
-            if not await listens:
+            if not await asyncio.to_thread(_listens, process, port):
                 await backend.stop(free=False)
                 return None
         except BaseException:
@@ -276,18 +269,8 @@ class BackendLauncher:
                 await completed(process.stop(term_seconds=0.0))
             raise
 
-    async def _wait_for_listener(self, backend: RunningBackend, port: int, deadline: float) -> bool:
-        """Wait until somebody listens, and say whether somebody does.
-
-        A channel that is refused comes back only after a pause of its own, by which each load would be longer.
-        """
-        while not backend.process.exited.done() and time.monotonic() < deadline:
-            if await _accepts(port):
-                return True
-            await backend.wait_for_end(LISTEN_SECONDS)
-        return False
-
-    async def _wait_for_answer(self, backend: RunningBackend, deadline: float) -> bool:
+    async def _wait_for_answer(self, backend: RunningBackend) -> bool:
+        deadline = time.monotonic() + ANSWER_SECONDS
         while (left := deadline - time.monotonic()) > 0:
             answer = asyncio.ensure_future(backend.client.health(timeout_seconds=left))
             try:
@@ -300,7 +283,7 @@ class BackendLauncher:
                     return True
             finally:
                 answer.cancel()
-            # It said something else than that it is well.
+            # It refused the first connection, or said something else than that it is well.
             await backend.wait_for_end(ASK_AGAIN_SECONDS)
         return False
 
@@ -327,16 +310,6 @@ def _backend_environment(environment: Mapping[str, str], models_path: Path) -> d
     env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     env.setdefault("PYTHONUNBUFFERED", "1")
     return env
-
-
-async def _accepts(port: int) -> bool:
-    """Whether somebody on this machine accepts connections on the port."""
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 def _is_taken(port: int) -> bool:
