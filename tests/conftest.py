@@ -32,3 +32,13 @@ def smollm2() -> Path:
     if not path.is_file():
         pytest.skip(f"no model at {path}; LOCALPLANE_TEST_SMOLLM2 can name another file")
     return path
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The real model of embeddings, as `localplane models install minilm` makes it; skipped as above."""
+    given = os.environ.get("LOCALPLANE_TEST_MINILM")
+    path = Path(given) if given else CHECKOUT / ".cache" / "all-MiniLM-L6-v2-f16.gguf"
+    if not path.is_file():
+        pytest.skip(f"no model at {path}; LOCALPLANE_TEST_MINILM can name another file")
+    return path

@@ -14,13 +14,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-import struct
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from localplane_server.gallery.gguf import (
+    Kind,
+    Precision,
+    Tensor,
+    number,
+    numbers,
+    string,
+    strings,
+    write_gguf,
+)
 
 MERGES = Path(__file__).with_name("tiny_gguf_merges.txt")
 CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -31,7 +41,7 @@ FEED_FORWARD = 128
 LAYERS = 2
 HEADS = 4
 KEY_VALUE_HEADS = 2
-ALIGNMENT = 32
+PRECISIONS = {"float32": Precision.FLOAT32, "float16": Precision.FLOAT16}
 
 CHAT_TEMPLATE = """\
 {% set given = messages[0].content if messages and messages[0].role == 'system' else '' %}
@@ -78,37 +88,12 @@ To call one, answer with its name and its arguments as JSON:
 {% endif %}
 """
 
-Tensor = tuple[str, NDArray[np.float16] | NDArray[np.float32]]
-
-
-class Kind(NamedTuple):
-    """A type of metadata values, as GGUF numbers them, and how `struct` packs it."""
-
-    number: int
-    code: str
-
-
-UINT32 = Kind(4, "I")
-INT32 = Kind(5, "i")
-FLOAT32 = Kind(6, "f")
-BOOL = Kind(7, "?")
-STRING_NUMBER = 8
-ARRAY_NUMBER = 9
-TENSOR_NUMBERS = {"float32": 0, "float16": 1}
-
 
 def write_tiny_gguf(path: Path) -> None:
     """Write the model to ``path``."""
     metadata = [*architecture(), *vocabulary()]
-    parts = tensors(vocabulary_size=len(tokens()))
-    header = b"GGUF" + struct.pack("<IQQ", 3, len(parts), len(metadata)) + b"".join(metadata)
-    offset = 0
-    for name, values in parts:
-        header += text(name) + struct.pack("<I", values.ndim)
-        header += struct.pack(f"<{values.ndim}Q", *reversed(values.shape))
-        header += struct.pack("<IQ", TENSOR_NUMBERS[values.dtype.name], offset)
-        offset += len(padded(values.tobytes()))
-    path.write_bytes(padded(header) + b"".join(padded(values.tobytes()) for _, values in parts))
+    with path.open("wb") as output:
+        write_gguf(output, metadata, tensors(vocabulary_size=len(tokens())))
 
 
 def architecture() -> list[bytes]:
@@ -116,17 +101,17 @@ def architecture() -> list[bytes]:
     return [
         string("general.architecture", "llama"),
         string("general.name", "tiny"),
-        number("general.file_type", UINT32, 1),
-        number("llama.context_length", UINT32, CONTEXT_TOKENS),
-        number("llama.embedding_length", UINT32, WIDTH),
-        number("llama.block_count", UINT32, LAYERS),
-        number("llama.feed_forward_length", UINT32, FEED_FORWARD),
-        number("llama.attention.head_count", UINT32, HEADS),
-        number("llama.attention.head_count_kv", UINT32, KEY_VALUE_HEADS),
-        number("llama.attention.layer_norm_rms_epsilon", FLOAT32, 1e-5),
-        number("llama.rope.dimension_count", UINT32, WIDTH // HEADS),
-        number("llama.rope.freq_base", FLOAT32, 10000.0),
-        number("llama.vocab_size", UINT32, len(tokens())),
+        number("general.file_type", Kind.UINT32, 1),
+        number("llama.context_length", Kind.UINT32, CONTEXT_TOKENS),
+        number("llama.embedding_length", Kind.UINT32, WIDTH),
+        number("llama.block_count", Kind.UINT32, LAYERS),
+        number("llama.feed_forward_length", Kind.UINT32, FEED_FORWARD),
+        number("llama.attention.head_count", Kind.UINT32, HEADS),
+        number("llama.attention.head_count_kv", Kind.UINT32, KEY_VALUE_HEADS),
+        number("llama.attention.layer_norm_rms_epsilon", Kind.FLOAT32, 1e-5),
+        number("llama.rope.dimension_count", Kind.UINT32, WIDTH // HEADS),
+        number("llama.rope.freq_base", Kind.FLOAT32, 10000.0),
+        number("llama.vocab_size", Kind.UINT32, len(tokens())),
     ]
 
 
@@ -140,15 +125,13 @@ def vocabulary() -> list[bytes]:
     return [
         string("tokenizer.ggml.model", "gpt2"),
         string("tokenizer.ggml.pre", "gpt-2"),
-        array("tokenizer.ggml.tokens", STRING_NUMBER, [text(name) for name in names]),
-        array(
-            "tokenizer.ggml.token_type", INT32.number, [struct.pack("<i", kind) for kind in types]
-        ),
-        array("tokenizer.ggml.merges", STRING_NUMBER, [text(merge) for merge in merges]),
-        number("tokenizer.ggml.bos_token_id", UINT32, names.index("<|im_start|>")),
-        number("tokenizer.ggml.eos_token_id", UINT32, names.index("<|im_end|>")),
-        number("tokenizer.ggml.padding_token_id", UINT32, control),
-        number("tokenizer.ggml.add_bos_token", BOOL, value=False),
+        strings("tokenizer.ggml.tokens", names),
+        numbers("tokenizer.ggml.token_type", Kind.INT32, types),
+        strings("tokenizer.ggml.merges", merges),
+        number("tokenizer.ggml.bos_token_id", Kind.UINT32, names.index("<|im_start|>")),
+        number("tokenizer.ggml.eos_token_id", Kind.UINT32, names.index("<|im_end|>")),
+        number("tokenizer.ggml.padding_token_id", Kind.UINT32, control),
+        number("tokenizer.ggml.add_bos_token", Kind.BOOL, value=False),
         string("tokenizer.chat_template", CHAT_TEMPLATE),
     ]
 
@@ -169,7 +152,7 @@ def byte_names() -> list[str]:
 def tensors(vocabulary_size: int) -> list[Tensor]:
     """Return the weights, in llama.cpp's names."""
     key_value = WIDTH // HEADS * KEY_VALUE_HEADS
-    parts: list[Tensor] = [
+    parts: list[tuple[str, NDArray[np.floating[Any]]]] = [
         ("token_embd.weight", weights("token_embd", vocabulary_size, WIDTH)),
         ("output_norm.weight", np.ones(WIDTH, np.float32)),
         ("output.weight", weights("output", vocabulary_size, WIDTH)),
@@ -191,7 +174,7 @@ def tensors(vocabulary_size: int) -> list[Tensor]:
         parts += [
             (f"{block}.{n}.weight", np.ones(WIDTH, np.float32)) for n in ("attn_norm", "ffn_norm")
         ]
-    return parts
+    return [Tensor(name, values, PRECISIONS[values.dtype.name]) for name, values in parts]
 
 
 def weights(seed: str, rows: int, columns: int) -> NDArray[np.float16]:
@@ -203,33 +186,6 @@ def weights(seed: str, rows: int, columns: int) -> NDArray[np.float16]:
     noise = hashlib.shake_256(seed.encode()).digest(rows * columns * 2)
     uniform = (np.frombuffer(noise, "<u2").astype(np.float64) + 0.5) / 32768 - 1
     return (uniform * math.sqrt(3 / columns)).astype(np.float16).reshape(rows, columns)
-
-
-def string(key: str, value: str) -> bytes:
-    """Return a metadata entry with a text."""
-    return text(key) + struct.pack("<I", STRING_NUMBER) + text(value)
-
-
-def number(key: str, kind: Kind, value: float) -> bytes:
-    """Return a metadata entry with a number or a truth value."""
-    return text(key) + struct.pack(f"<I{kind.code}", kind.number, value)
-
-
-def array(key: str, element: int, values: list[bytes]) -> bytes:
-    """Return a metadata entry with packed values of one type."""
-    head = text(key) + struct.pack("<IIQ", ARRAY_NUMBER, element, len(values))
-    return head + b"".join(values)
-
-
-def text(value: str) -> bytes:
-    """Return a text as GGUF writes it: its length, then UTF-8."""
-    data = value.encode()
-    return struct.pack("<Q", len(data)) + data
-
-
-def padded(data: bytes) -> bytes:
-    """Return the data filled up to the alignment of tensors."""
-    return data + bytes(-len(data) % ALIGNMENT)
 
 
 if __name__ == "__main__":

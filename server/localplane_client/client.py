@@ -5,12 +5,24 @@ from __future__ import annotations
 from localplane_client.backends import BackendMethods
 from localplane_client.calling import AsyncCaller, BlockingCaller
 from localplane_client.inference import InferenceMethods
+from localplane_client.metrics import MetricsMethods
 from localplane_client.models import ModelMethods
+from localplane_client.peers import PeerMethods
 from localplane_client.system import SystemMethods
 from localplane_client.tokenizer import TokenizerMethods
+from localplane_client.tokens import TokenMetricsMethods
 
 
-class Methods(BackendMethods, InferenceMethods, ModelMethods, SystemMethods, TokenizerMethods):
+class Methods(
+    BackendMethods,
+    InferenceMethods,
+    MetricsMethods,
+    ModelMethods,
+    PeerMethods,
+    SystemMethods,
+    TokenizerMethods,
+    TokenMetricsMethods,
+):
     """All methods, by the names of their RPCs."""
 
 

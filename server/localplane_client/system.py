@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from google.api import httpbody_pb2
 
-from localplane.v1 import system_service_pb2
+from localplane.v1 import resources_pb2, summary_pb2, system_service_pb2
 from localplane_client.methods import unary
 
 
@@ -20,6 +20,16 @@ class SystemMethods:
     def get_version(self) -> system_service_pb2.GetVersionRequest:
         """Get the version of the service."""
         return system_service_pb2.GetVersionRequest()
+
+    @unary("SystemService/GetSummary", summary_pb2.Summary)
+    def get_summary(self) -> system_service_pb2.GetSummaryRequest:
+        """Get what the service is and has, as far as the key lets one see it."""
+        return system_service_pb2.GetSummaryRequest()
+
+    @unary("SystemService/GetResources", resources_pb2.Resources)
+    def get_resources(self) -> system_service_pb2.GetResourcesRequest:
+        """Get the processors, memory, disks and accelerators that the service has for models."""
+        return system_service_pb2.GetResourcesRequest()
 
     @unary("SystemService/Live", httpbody_pb2.HttpBody)
     def live(self) -> system_service_pb2.LiveRequest:

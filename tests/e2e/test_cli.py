@@ -163,6 +163,19 @@ class TestDocuments:
 
         assert over_rest == document(service, "tokenize", "tiny", "hello")
 
+    def test_token_metrics(self, service: Served) -> None:
+        """Tokens of all models and of one; asking for them loads nothing."""
+        run(service, "backend", "stop", "tiny", "--force")
+
+        of_one = document(service, "tokens", "tiny")
+        of_all = document(service, "tokens")
+
+        assert service.get("/tokenMetrics", model="tiny").json() == of_one
+        over_rest = service.get("/api/token-metrics").json()
+        assert over_rest["models"] == _without_seconds(of_all, over_rest)
+        assert over_rest["epoch"] == of_all["epoch"]
+        assert "tiny" not in _loaded(service)
+
     def test_status(self, service: Served) -> None:
         """Several answers of REST in one document."""
         found = document(service, "status")
@@ -178,6 +191,7 @@ class TestDocuments:
             (("backend", "monitor", "nobody"), "/backend/monitor", {"model": "nobody"}, 5),
             (("models", "show", "nobody"), "/api/models/nobody", {}, 5),
             (("models", "served", "--filter", "("), "/v1/models", {"filter": "("}, 1),
+            (("tokens", "nobody"), "/tokenMetrics", {"model": "nobody"}, 5),
         ],
     )
     def test_errors(
@@ -237,6 +251,19 @@ class TestForPeople:
         assert run(service, "status").stdout.endswith(f" at {service.grpc}: ready\n") or (
             f" at {service.grpc}: ready\n" in run(service, "status").stdout
         )
+
+    def test_token_metrics(self, service: Served) -> None:
+        """A table of what was asked, and more about one model."""
+        run(service, "chat", "tiny", "hello", "--max-tokens", "3", "--temperature", "0")
+
+        every = run(service, "tokens").stdout.splitlines()
+        one = run(service, "tokens", "tiny").stdout
+
+        assert ["MODEL", "TIME", "CALLS", "PROMPT", "GENERATED"] == every[0].split()[:5]
+        assert "tiny" in [line.partition(" ")[0] for line in every]
+        assert every[-1].startswith("totals count since ")
+        assert "3 generated, " in _facts(one)["last"]
+        assert "talker" not in one
 
     def test_tokens_there_and_back(self, service: Served) -> None:
         """What one direction prints the other takes, text after text."""
@@ -385,7 +412,11 @@ class TestDoctor:
 class TestCompletion:
     @pytest.mark.parametrize(
         ("words", "offered"),
-        [("chat t", ["talker", "tiny"]), ("models show ti", ["tiny"])],
+        [
+            ("chat t", ["talker", "tiny"]),
+            ("models show ti", ["tiny"]),
+            ("tokens ta", ["talker"]),
+        ],
     )
     def test_models(self, service: Served, words: str, offered: list[str]) -> None:
         """The names of the models that are served."""
@@ -420,6 +451,18 @@ def _facts(text: str) -> dict[str, str]:
     """Read lines of a name, two spaces or more, and a value."""
     pairs = [line.partition("  ") for line in text.splitlines()]
     return {name: value.strip() for name, _, value in pairs}
+
+
+def _loaded(service: Served) -> list[str]:
+    return [one["id"] for one in service.get("/system").json()["loaded_models"]]
+
+
+def _without_seconds(answer: Any, other: Any) -> Any:
+    """Return the models of an answer with the windows' lengths and rates of another one, which time changes."""
+    for mine, theirs in zip(answer["models"], other["models"], strict=True):
+        for window in ("last_minute", "last_five_minutes", "last_hour"):
+            mine[window] = {**theirs[window], "counts": mine[window]["counts"]}
+    return answer["models"]
 
 
 def _in_flight(service: Served, model: str) -> int:

@@ -41,6 +41,9 @@ COMMANDS = {
     "backend": LazyCommand(
         "localplane_server.cli.backend", "backend", "List, load, watch and stop backends."
     ),
+    "tokens": LazyCommand(
+        "localplane_server.cli.tokens", "tokens", "Show how many tokens went through the models."
+    ),
     "tokenize": LazyCommand(
         "localplane_server.cli.tokenize", "tokenize", "Split text into tokens, or join them."
     ),

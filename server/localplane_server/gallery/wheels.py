@@ -16,6 +16,9 @@ from localplane_server.errors import InstallFailedError
 QUOTED_LINES = 6
 """How many of pip's last lines an error repeats."""
 
+ATTENTION_SECONDS = 0.5
+"""How long a signal may go unnoticed while pip works."""
+
 GRACE_SECONDS = 5.0
 """How long pip has to end when it is interrupted."""
 
@@ -67,7 +70,7 @@ def fetch_wheel(package: str, version: str, sha256: str, folder: Path, *, is_wat
     )
     with process:
         try:
-            output, _ = process.communicate()
+            output = _output_at_end(process)
         except BaseException:
             _end(process, is_group=not is_watched)
             raise
@@ -75,6 +78,15 @@ def fetch_wheel(package: str, version: str, sha256: str, folder: Path, *, is_wat
     if process.returncode != 0 or len(wheels) != 1:
         raise _failure(f"{package}=={version}", output)
     return wheels[0]
+
+
+def _output_at_end(process: subprocess.Popen[str]) -> str | None:
+    """Wait for the end of pip and return what it wrote, if it is kept."""
+    while True:
+        # Python acts on a signal that comes a moment before the wait begins only after it.
+        with suppress(subprocess.TimeoutExpired):
+            output, _ = process.communicate(timeout=ATTENTION_SECONDS)
+            return output
 
 
 def pip_command() -> list[str]:

