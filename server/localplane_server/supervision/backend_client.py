@@ -51,7 +51,11 @@ CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     # A proxy of the environment is for the outside world.
     ("grpc.enable_http_proxy", 0),
+    # A connection that ends without a word is a backend that ended, so none may end because nobody called.
+    ("grpc.client_idle_timeout_ms", 2**31 - 1),
 )
+LONGEST_QUOTE = 100
+"""Bytes of an answer that an error repeats."""
 FINISH_REASON = "x-finish-reason"
 """Trailing metadata of our own backends. LocalAI's backends do not say why an answer ended."""
 SLOT = "x-slot-id"
@@ -117,6 +121,29 @@ class BackendClient:
             return False
         self._is_connected = True
         return reply.message == b"OK"
+
+    async def check(self, timeout_seconds: float) -> None:
+        """Ask once whether the backend is well.
+
+        Raises:
+            LocalplaneError: If it does not answer, or not with `OK`: whatever listens there may be anything.
+        """
+        call = self._stub.Health(
+            backend_pb2.HealthMessage(), timeout=timeout_seconds, metadata=self._metadata
+        )
+        reply = await self._call("answer Health", call)
+        if reply.message != b"OK":
+            text = reply.message[:LONGEST_QUOTE].decode("utf-8", "replace")
+            message = f"the backend of {self._model} answers {text!r} and not OK to Health"
+            raise errors.BackendFailedError(message, model=self._model)
+        self._is_connected = True
+
+    async def disconnected(self) -> None:
+        """Return once the connection, over which a call was answered before, is lost or closed."""
+        channel = self._channel
+        # Cancelling this leaves the wait to the channel until that is closed: wait with `asyncio.wait` and a limit.
+        while (state := channel.get_state()) is grpc.ChannelConnectivity.READY:
+            await channel.wait_for_state_change(state)
 
     async def load(self, options: LoadOptions) -> None:
         """Load the model. Takes as long as it takes: whoever calls has the deadline.
