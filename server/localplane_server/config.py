@@ -16,6 +16,9 @@ from localplane_server.errors import SettingsError
 
 MEBIBYTE = 1024 * 1024
 
+BACKEND_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+"""What a backend may be called. It is no path, whatever it is joined to."""
+
 
 class Endpoint(NamedTuple):
     """An address to listen on."""
@@ -109,6 +112,8 @@ def _external_setting(word: str) -> ExternalSetting:
             f"cannot read {word} as a backend: expected NAME:HOST:PORT or NAME:/path/to/run.sh"
         )
         raise SettingsError(message)
+    if not BACKEND_NAME.fullmatch(name):
+        raise SettingsError(f"cannot name a backend {name!r}: use letters, digits, -, _ and .")
     if "/" in target:
         return ExternalSetting(name, _path(target))
     host, colon, port = target.rpartition(":")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from localplane_server.config import BACKEND_NAME
 from localplane_server.models.names import LONGEST_NAME, is_contained
 
 LARGEST_FILE = 1024 * 1024
@@ -20,7 +20,6 @@ MOST_ALIASES = 64
 DEEPEST_NESTING = 32
 """Mappings and lists inside each other. The C loader recurses and would crash at some depth."""
 
-_BACKEND = re.compile(r"[a-zA-Z0-9_.-]+")
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -136,8 +135,11 @@ def _configuration(content: Mapping[Any, Any], *, config_file: str) -> ModelConf
     if len(name.encode()) > LONGEST_NAME or any(ord(char) < 32 for char in name):  # noqa: PLR2004 - control characters
         raise ConfigurationError("name is too long or has control characters")
     backend = keys.get("backend", _text, "")
-    if backend and not _BACKEND.fullmatch(backend):
-        raise ConfigurationError(f"backend {backend!r} is not a name of letters, digits, - and _")
+    if backend and not BACKEND_NAME.fullmatch(backend):
+        # Never a path or an address: a configuration chooses among what the operator has, and brings nothing.
+        raise ConfigurationError(
+            f"backend {backend!r} is not a name of letters, digits, -, _ and ."
+        )
     file = parameters.get("model", _text, "") or keys.get("model", _text, "")
     if not is_contained(file):
         raise ConfigurationError(f"parameters.model {file!r} leads out of the models folder")

@@ -9,14 +9,14 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 import psutil
 
-from localplane_server.errors import LoadFailedError, LocalplaneError
+from localplane_server.errors import BackendFailedError, LoadFailedError, LocalplaneError
 from localplane_server.supervision import process_table
 from localplane_server.supervision.backend_client import BackendClient
 from localplane_server.supervision.backend_process import BackendProcess, Exit, Launch
@@ -55,9 +55,9 @@ class ProcessBackend(RunningBackend):
         client: BackendClient,
         sampler: Sampler,
         *,
-        models_path: Path,
+        hidden: Sequence[Path],
     ) -> None:
-        super().__init__(process.launch.model, client, models_path=models_path)
+        super().__init__(process.launch.model, client, hidden=hidden)
         self.process = process
         self._log_path = process.launch.log_path
         self._sampler = sampler
@@ -187,9 +187,16 @@ class BackendLauncher:
             cwd=program.cwd,
             log_path=self.log_path(model),
         )
-        process = await self._spawn(launch)
+        try:
+            process = await self._spawn(launch)
+        except BackendFailedError as error:
+            # A script without a first line, an interpreter that is missing. Where it lies is for the log.
+            log.warning("a backend cannot be started", extra={"cause": error.message})
+            message = error.message.replace(program.argv[0], Path(program.argv[0]).name)
+            raise LoadFailedError(message, model=model) from error
         client = BackendClient(address, token=token, model=model)
-        backend = ProcessBackend(process, client, self._sampler, models_path=self._models_path)
+        hidden = [self._models_path, *([program.cwd] if program.cwd else [])]
+        backend = ProcessBackend(process, client, self._sampler, hidden=hidden)
         try:
             if not await self._wait_for_answer(backend):
                 if process.exited.done() and _is_taken(port):

@@ -6,11 +6,17 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from localplane_server.config import Endpoint
-from localplane_server.errors import LoadFailedError, LocalplaneError, ServerTakenError
+from localplane_server.errors import (
+    BackendGoneError,
+    LoadFailedError,
+    LocalplaneError,
+    OverdueError,
+    ServerTakenError,
+)
 from localplane_server.supervision.backend_client import BackendClient
 from localplane_server.supervision.calls import LoadOptions
 from localplane_server.supervision.process_table import Entry
@@ -49,9 +55,9 @@ class ExternalBackend(RunningBackend):
         server: ExternalServer,
         servers: ExternalServers,
         *,
-        models_path: Path,
+        hidden: Sequence[Path],
     ) -> None:
-        super().__init__(model, client, models_path=models_path)
+        super().__init__(model, client, hidden=hidden)
         self.server = server
         """Where it is."""
         self._servers = servers
@@ -174,7 +180,7 @@ class ExternalServers:
         if holder is not None and not holder.exited.done():
             raise ServerTakenError(server.name, model, holder.model)
         client = BackendClient(str(server.address), token=self._token, model=model)
-        backend = ExternalBackend(model, client, server, self, models_path=self._models_path)
+        backend = ExternalBackend(model, client, server, self, hidden=(self._models_path,))
         self._holders[server.address] = backend
         try:
             problem = await _reach(server.address)
@@ -216,6 +222,10 @@ async def _answer(client: BackendClient) -> str | None:
     """Return None once the server has said that it is well, or what it says or does instead."""
     try:
         await client.check(ANSWER_SECONDS)
+    except (BackendGoneError, OverdueError) as error:
+        # The library's own words name the address, which is not for everybody.
+        log.info("an external server does not answer", extra={"cause": error.message})
+        return "accepts connections and answers no call: it hangs, or is something else"
     except LocalplaneError as error:
         return f"does not say that it is well: {error.message}"
     return None

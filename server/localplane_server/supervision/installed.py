@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
+from localplane_server.config import BACKEND_NAME
 from localplane_server.supervision.programs import (
-    BACKEND_NAME,
     BackendMetadata,
     BackendProblem,
     BackendProgram,
@@ -102,6 +102,9 @@ class InstalledBackends:
                     programs[name] = _program(root, name, metadata)
             except _EntryError as error:
                 problems.append(BackendProblem(_shown(name), str(error)))
+            except (OSError, RuntimeError) as error:
+                # A folder that may not be entered, links that were made into a circle meanwhile.
+                problems.append(BackendProblem(_shown(name), f"cannot be read: {error}"))
         for name, metadata in metas.items():
             target = programs.get(metadata.meta_backend_for)
             if target is None or target.name in metas:
@@ -126,7 +129,7 @@ def _entries(root: Path) -> list[str]:
                 entry.name
                 for entry in entries
                 # What an installation has not finished is hidden; files beside the backends are anybody's.
-                if not entry.name.startswith(".") and (entry.is_dir() or entry.is_symlink())
+                if not entry.name.startswith(".") and (entry.is_symlink() or entry.is_dir())
             )
     except FileNotFoundError:
         return []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import importlib.util
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,9 +11,6 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from localplane_server.config import Endpoint
-
-BACKEND_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
-"""What a backend may be called. It is no path, whatever it is joined to."""
 
 LOCALAI_ALIASES: Mapping[str, tuple[str, str]] = {
     "go-llama": ("llama-cpp", ""),

@@ -10,7 +10,6 @@ from localplane_server.config import Endpoint, ExternalSetting, Settings
 from localplane_server.errors import SettingsError
 from localplane_server.supervision.installed import InstalledBackends
 from localplane_server.supervision.programs import (
-    BACKEND_NAME,
     BackendProgram,
     BackendPrograms,
     BackendSource,
@@ -38,9 +37,6 @@ def register(shipped: BackendPrograms, settings: Settings) -> BackendPrograms:
 
 
 def _external(given: ExternalSetting) -> RegisteredBackend:
-    if not BACKEND_NAME.fullmatch(given.name):
-        message = f"{FLAG}: cannot name a backend {given.name!r}: use letters, digits, -, _ and ."
-        raise SettingsError(message)
     if isinstance(given.target, Endpoint):
         return ExternalServer(name=given.name, address=given.target)
     return BackendProgram(

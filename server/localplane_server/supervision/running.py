@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,14 +30,21 @@ class RunningBackend(ABC):
     unseen: str | None = None
     """Why the operating system here has no figures of it. None where it has."""
 
-    def __init__(self, model: str, client: BackendClient, *, models_path: Path) -> None:
+    def __init__(self, model: str, client: BackendClient, *, hidden: Sequence[Path]) -> None:
+        """Take over a backend that answers.
+
+        Args:
+            model: Name of the model that it is for.
+            client: Calls it.
+            hidden: Folders that errors do not name: whoever asks for a model need not learn where things are kept.
+        """
         self.model = model
         """Name of the model that it is for."""
         self.client = client
         """Calls it."""
         self.is_stopping = False
         """Whether it was asked to stop: then a broken connection is no failure."""
-        self._models_folder = f"{models_path}/"
+        self._hidden = tuple(f"{folder}/" for folder in hidden)
 
     @property
     @abstractmethod
@@ -112,8 +119,8 @@ class RunningBackend(ABC):
         lines = await self.log_lines()
         if lines:
             message = f"{message}; last lines of its log: {' | '.join(lines)}"
-        # Whoever asked for the model need not learn where this machine keeps it.
-        message = message.replace(self._models_folder, "")
+        for folder in self._hidden:
+            message = message.replace(folder, "")
         return LoadFailedError(message, model=self.model)
 
     async def wait_for_end(self, seconds: float) -> None:
