@@ -82,6 +82,8 @@ class BackendServicer(backend_pb2_grpc.BackendServicer):  # type: ignore[misc]
             "model_file": asked.ModelFile,
             "models_path": asked.ModelPath,
             "type": asked.Type,
+            "mmproj": asked.MMProj,
+            "engine_args": asked.EngineArgs,
             "threads": asked.Threads,
             "batch": asked.NBatch,
             "gpu_layers": asked.NGPULayers,

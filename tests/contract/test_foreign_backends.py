@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 MODELS = {
     "inside": "backend: speech",
     "typed": "backend: sentencetransformers",
-    "script": "backend: scripted",
+    "script": "backend: scripted\nmmproj: eye.gguf\nengine_args: {a: 1}\nflash_attention: 'off'",
     "first": "backend: far",
     "second": "backend: far",
     "old": "backend: old",
@@ -191,16 +191,20 @@ class TestPrograms:
         assert folder == Path(told["cwd"]).name
         assert "--addr" == told["argv"][1]
         assert told["argv"][2].startswith("127.0.0.1:")
-        assert (kind, 512, "auto", 99_999_999) == (
-            told["type"],
-            told["batch"],
-            told["flash_attention"],
-            told["gpu_layers"],
-        )
+        assert (kind, 512, 99_999_999) == (told["type"], told["batch"], told["gpu_layers"])
+        assert told["flash_attention"] == ("off" if model == "script" else "auto")
         assert told["threads"] >= 1
         assert seen.pid > 0
         assert seen.memory_info.rss > 0
         assert stopped.freed_bytes > 0
+
+    async def test_told_what_the_configuration_says(self, transport: Transport) -> None:
+        """Keys that mean nothing to the service itself reach the backend."""
+        told = await described(transport, "script")
+        await stop(transport, "script")
+
+        assert f"{told['models_path']}/eye.gguf" == told["mmproj"]
+        assert ('{"a": 1}', "off") == (told["engine_args"], told["flash_attention"])
 
 
 class TestServers:

@@ -146,7 +146,7 @@ def test_refused_at_the_start(tmp_path: Path) -> None:
     command = [*LOCALPLANE, "serve", "--data-dir", str(tmp_path / "data")]
     for given, cause in (
         (f"mine:{tmp_path}/run.sh", "there is no such file"),
-        ("llama:127.0.0.1:1", "one that comes with localplane has that name"),
+        ("llama:127.0.0.1:1", "there is one already"),
         ("mine:nowhere", "neither HOST:PORT nor a path"),
     ):
         done = subprocess.run(

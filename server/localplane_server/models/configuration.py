@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 from localplane_server.config import BACKEND_NAME
+from localplane_server.models.engine_keys import ENGINE_KEYS, EngineValue, Kind
 from localplane_server.models.names import LONGEST_NAME, is_contained
 
 LARGEST_FILE = 1024 * 1024
@@ -80,6 +82,8 @@ class ModelConfig:
     """What it is, for people."""
     sampling: Sampling = Sampling()
     """How its tokens are sampled where a call does not say."""
+    engine: tuple[tuple[str, EngineValue], ...] = ()
+    """What is handed on to backends that are none of ours: fields of the protocol's `ModelOptions`, and values."""
 
 
 def read_configuration(path: Path, *, root: Path) -> ModelConfig:
@@ -171,7 +175,22 @@ def _configuration(content: Mapping[Any, Any], *, config_file: str) -> ModelConf
             frequency_penalty=parameters.get("frequency_penalty", _number, None),
             presence_penalty=parameters.get("presence_penalty", _number, None),
         ),
+        engine=_engine(content),
     )
+
+
+def _engine(content: Mapping[Any, Any]) -> tuple[tuple[str, EngineValue], ...]:
+    found: dict[str, EngineValue] = {}
+    for path, (field, kind) in ENGINE_KEYS.items():
+        outer, _, key = path.rpartition(".")
+        keys = _Keys(content, "")
+        if outer:
+            keys = _Keys(keys.get(outer, _mapping, {}), f"{outer}.")
+        value = keys.get(key, _ENGINE_PARSERS[kind], None)
+        if value is not None:
+            # Of two keys for one field, the one that says something counts.
+            found[field] = found.get(field) or value
+    return tuple(found.items())
 
 
 class _Keys:
@@ -230,7 +249,49 @@ def _number(value: Any) -> float:
     return float(value)
 
 
+def _switch(value: Any) -> str:
+    # YAML reads on and off as true and false.
+    return ("on" if value else "off") if isinstance(value, bool) else _text(value)
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list):
+        raise TypeError("is not a list of numbers")
+    return tuple(_number(item) for item in value)
+
+
+def _contained(value: Any) -> str:
+    path = _text(value)
+    if not is_contained(path):
+        raise ValueError(f"{path!r} leads out of the models folder")
+    return path
+
+
+def _contained_all(value: Any) -> tuple[str, ...]:
+    return tuple(_contained(item) for item in _texts(value))
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(_mapping(value), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError("is not a mapping that JSON can hold") from error
+
+
 def _mapping(value: Any) -> dict[Any, Any]:
     if not isinstance(value, dict):
         raise TypeError("is not a mapping")
     return value
+
+
+_ENGINE_PARSERS: Mapping[Kind, Callable[[Any], Any]] = {
+    "flag": _flag,
+    "json": _json,
+    "number": _number,
+    "numbers": _numbers,
+    "path": _contained,
+    "paths": _contained_all,
+    "switch": _switch,
+    "text": _text,
+    "whole": _whole,
+}

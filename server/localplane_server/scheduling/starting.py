@@ -10,6 +10,7 @@ import psutil
 
 from localplane_server.errors import BackendNotInstalledError, ExtraNotInstalledError
 from localplane_server.models.configuration import ModelConfig
+from localplane_server.models.engine_keys import IN_MODELS_FOLDER, EngineValue
 from localplane_server.supervision.backend import BackendLauncher
 from localplane_server.supervision.calls import LoadOptions
 from localplane_server.supervision.external import ExternalServers
@@ -86,6 +87,14 @@ class BackendStarter:
             flash_attention=FOREIGN_FLASH_ATTENTION if is_foreign else "",
             type=choice.model_type,
             options=model.options,
+            further=self._further(model) if is_foreign else (),
+        )
+
+    def _further(self, model: ModelConfig) -> tuple[tuple[str, EngineValue], ...]:
+        return tuple(
+            (field, str(self._models_path / str(value)) if field in IN_MODELS_FOLDER else value)
+            for field, value in model.engine
+            if value
         )
 
     def _choice(self, model: ModelConfig) -> Choice:

@@ -181,7 +181,7 @@ class BackendLauncher:
             argv=(*program.argv, "--addr", address),
             env={
                 **self._environment,
-                **program.environment,
+                **program.env,
                 "LOCALAI_GRPC_AUTH_TOKEN": token,
             },
             cwd=program.cwd,

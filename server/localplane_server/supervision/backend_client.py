@@ -37,7 +37,9 @@ T = TypeVar("T")
 MAX_MESSAGE_BYTES = 50 * 1024 * 1024
 """LocalAI's limit, which its backends have too."""
 KNOCK_SECONDS = 0.005
-"""How often to try whether somebody listens at last. gRPC itself waits a tenth of a second."""
+"""Pause before it is tried again whether somebody listens, at first. gRPC itself waits a tenth of a second."""
+LONGEST_KNOCK_SECONDS = 0.1
+"""What the pause grows to: a program that imports for a minute is not to be asked a thousand times."""
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -324,6 +326,7 @@ class BackendClient:
 
     async def _knock(self) -> None:
         """Return once somebody listens."""
+        pause = KNOCK_SECONDS
         while True:
             try:
                 if self._address.startswith("unix:"):
@@ -333,7 +336,8 @@ class BackendClient:
                     host, _, port = self._address.rpartition(":")
                     _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
             except OSError:
-                await asyncio.sleep(KNOCK_SECONDS)
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.02, LONGEST_KNOCK_SECONDS)
             else:
                 writer.close()
                 return
@@ -401,7 +405,7 @@ class BackendClient:
 
 
 def _model_options(options: LoadOptions) -> backend_pb2.ModelOptions:
-    return backend_pb2.ModelOptions(
+    request = backend_pb2.ModelOptions(
         Model=options.model,
         ModelFile=options.model_file,
         ModelPath=options.models_path,
@@ -424,6 +428,8 @@ def _model_options(options: LoadOptions) -> backend_pb2.ModelOptions:
         Type=options.type,
         Options=options.options,
     )
+    request.MergeFrom(backend_pb2.ModelOptions(**dict(options.further)))
+    return request
 
 
 def _message(turn: ChatTurn) -> backend_pb2.Message:

@@ -135,7 +135,7 @@ class ExternalBackend(RunningBackend):
                 # A host that lost its power or its network closes no connection.
                 problem = await _problem_with(self.server.address, CONNECT_SECONDS)
                 failed = failed + 1 if problem else 0
-                cause = problem or cause
+                cause = problem or "the connection broke"
         finally:
             lost.cancel()
             # However the wait ended, the connection did.

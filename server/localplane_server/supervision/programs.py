@@ -72,8 +72,8 @@ class BackendProgram:
     """Where it comes from."""
     cwd: Path | None = None
     """Working directory. None for the service's."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables that it gets besides those that all backends get."""
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Variables of its own, besides those of all backends. May hold secrets."""
     metadata: BackendMetadata | None = None
     """What its installation wrote. None where nothing did."""
 
@@ -141,16 +141,14 @@ class Installed(Protocol):
 class BackendPrograms:
     """The backends that can be used. A model's configuration can name these and no others.
 
-    A name wins over an alias. Of two backends with one name, the one that was given first wins, and all of them win
-    over an installed one. An alias of an installed backend wins over one of a shipped backend.
+    A name wins over an alias. Of two backends with one name, the one that was given last wins, and all of them win
+    over an installed one. An alias of what an operator brought wins over one of a shipped backend.
     """
 
     def __init__(
         self, programs: Iterable[RegisteredBackend], installed: Installed | None = None
     ) -> None:
-        self._given: dict[str, RegisteredBackend] = {}
-        for program in programs:
-            self._given.setdefault(program.name, program)
+        self._given = {program.name: program for program in programs}
         self._installed = installed
         self._backends: dict[str, RegisteredBackend] = {}
         self._names: dict[str, Choice] = {}

@@ -21,8 +21,8 @@ FLAG = "--external-grpc-backends"
 SCRIPT_START = b"#!"
 
 
-def register(shipped: BackendPrograms, settings: Settings) -> BackendPrograms:
-    """Return the backends of a service.
+def register(programs: BackendPrograms, settings: Settings) -> BackendPrograms:
+    """Return the backends of a service: those given, and those that the settings name or lead to.
 
     Raises:
         SettingsError: If a backend that the operator names cannot be one.
@@ -30,10 +30,9 @@ def register(shipped: BackendPrograms, settings: Settings) -> BackendPrograms:
     external = [_external(one) for one in settings.external_grpc_backends]
     for one in external:
         # An alias of a shipped backend is free: whoever brings LocalAI's llama-cpp wants that one.
-        if any(one.name == known.name for known in shipped.all()):
-            message = f"{FLAG}: cannot name a backend {one.name}: one that comes with localplane has that name"
-            raise SettingsError(message)
-    return BackendPrograms([*shipped.all(), *external], InstalledBackends(settings.backends_dir))
+        if any(one.name == known.name for known in programs.all()):
+            raise SettingsError(f"{FLAG}: cannot name a backend {one.name}: there is one already")
+    return BackendPrograms([*programs.all(), *external], InstalledBackends(settings.backends_dir))
 
 
 def _external(given: ExternalSetting) -> RegisteredBackend:

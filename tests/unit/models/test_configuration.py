@@ -66,6 +66,7 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
             use_cases=frozenset({"flag_x", "chat"}),
             description="a model",
             sampling=Sampling(temperature=0.2, top_p=0.9, top_k=40, max_tokens=64, seed=-1),
+            engine=(("Seed", -1),),
         )
         == model
     )

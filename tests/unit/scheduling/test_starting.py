@@ -101,6 +101,16 @@ async def test_kind_of_model() -> None:
     assert "SentenceTransformer" == options.type
 
 
+async def test_what_is_handed_on() -> None:
+    """Others are told the rest of the configuration too, with whole paths where they want them; ours are not."""
+    engine = (("MMProj", "a.gguf"), ("Type", "x"), ("LowVRAM", False))
+    _, options = await started(ModelConfig(name="m", backend="far", engine=engine))
+    _, ours = await started(ModelConfig(name="m", backend="ours", engine=engine))
+
+    assert (("MMProj", "/models/a.gguf"), ("Type", "x")) == options.further
+    assert () == ours.further
+
+
 @pytest.mark.parametrize("backend", ["", "nobody", "/bin/sh", "..", "far\0", "h:1"])
 async def test_what_is_no_backend(backend: str) -> None:
     """Nothing is started or connected to for what is not registered."""

@@ -156,9 +156,13 @@ class TestUnreachable:
             await servers.connect("m", server_at(9, "nobody.invalid"))
 
     async def test_starts_while_it_is_tried(
-        self, servers: ExternalServers, process: ExternalProcess
+        self,
+        servers: ExternalServers,
+        process: ExternalProcess,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """A server that is just starting anew is waited for."""
+        monkeypatch.setattr(module, "REFUSED_SECONDS", 30.0)
         process.kill()
         connecting = asyncio.create_task(servers.connect("m", server_at(process.port)))
         await asyncio.sleep(0)

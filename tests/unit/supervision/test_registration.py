@@ -100,7 +100,9 @@ class TestRefused:
 
     def test_shipped_name(self, tmp_path: Path) -> None:
         """The name of a backend of ours; an alias of one is free."""
-        assert "cannot name a backend llama: one that comes" in self.refusal(tmp_path, "llama:h:1")
+        assert "cannot name a backend llama: there is one already" in self.refusal(
+            tmp_path, "llama:h:1"
+        )
 
         choice = registered(tmp_path, "llama-cpp:h:1").get("llama-cpp")
         assert choice is not None
