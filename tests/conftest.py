@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from foreign import write_program
+
 CHECKOUT = Path(__file__).parents[1]
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and every program that they start with them.
@@ -22,6 +24,18 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "tiny.gguf"
     runpy.run_path(str(CHECKOUT / "tools" / "make_tiny_gguf.py"))["write_tiny_gguf"](path)
     return path
+
+
+@pytest.fixture(scope="session")
+def foreign_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `run.sh` of a backend that is none of ours."""
+    return write_program(tmp_path_factory.mktemp("foreign") / "program")
+
+
+@pytest.fixture(scope="session")
+def old_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of a backend that was made from an old copy of the protocol."""
+    return write_program(tmp_path_factory.mktemp("old") / "program", is_old=True)
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ BY_CODE: Mapping[grpc.StatusCode, int] = {
 BY_REASON: Mapping[str, int] = {
     "BODY_TOO_LARGE": 413,
     "CAPACITY_EXHAUSTED": 503,
+    "EXTERNAL_SERVER_TAKEN": 409,
     "EXTRA_NOT_INSTALLED": 501,
     "INSUFFICIENT_STORAGE": 507,
     "METHOD_NOT_ALLOWED": 405,

@@ -57,10 +57,12 @@ from localplane_server.state.lock import DataDirLock
 from localplane_server.state.spawn_records import SqliteSpawnRecords
 from localplane_server.state.token_records import SqliteTokenRecords
 from localplane_server.supervision.backend import BackendLauncher
+from localplane_server.supervision.external import ExternalServers
 from localplane_server.supervision.keeper_handle import KeeperHandle
 from localplane_server.supervision.leftovers import reap_leftovers
 from localplane_server.supervision.processes import Processes
 from localplane_server.supervision.programs import BackendPrograms, shipped_programs
+from localplane_server.supervision.registration import register
 from localplane_server.supervision.sampling import Sampler
 from localplane_server.tokens.accounting import TokenAccounting
 from localplane_server.tokens.reporting import TokenReporter
@@ -109,14 +111,14 @@ async def running(
     Args:
         settings: The settings.
         keeper: A keeper that was started before this process had any object of gRPC.
-        programs: The backend programs. Default: those that come with the package.
+        programs: The backends besides those of the settings. Default: those that come with the package.
         environment: What backends inherit. Default: this process's environment.
         access_log: Has a line for each request and each call. Default: there is none.
 
     Raises:
         StartupError: If it cannot start. Nothing of it is left then.
     """
-    programs = programs or shipped_programs()
+    programs = register(programs or shipped_programs(), settings)
     # All of a stop must fit the grace period: first the calls in flight, then the backends.
     end_seconds = min(MOST_END_SECONDS, settings.shutdown_grace / 2)
     drain_seconds = settings.shutdown_grace - end_seconds
@@ -166,6 +168,7 @@ async def running(
         )
         starter = BackendStarter(
             launcher,
+            ExternalServers(token=settings.external_grpc_token or "", models_path=models_dir),
             programs,
             models_path=models_dir,
             load_timeout_seconds=settings.load_timeout,
@@ -204,7 +207,7 @@ async def running(
                 Embedder(catalog, scheduler, bus),
             ),
             metrics=MetricsServicer(metrics.written if metrics else refuse),
-            model=ModelServicer(catalog, scheduler),
+            model=ModelServicer(catalog, scheduler, programs),
             token_metrics=TokenMetricsServicer(TokenReporter(catalog, scheduler, accounting)),
             peer=PeerServicer(network),
             system=SystemServicer(scheduler, programs, readiness, inventory, summaries),

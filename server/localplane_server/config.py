@@ -16,6 +16,9 @@ from localplane_server.errors import SettingsError
 
 MEBIBYTE = 1024 * 1024
 
+BACKEND_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+"""What a backend may be called. It is no path, whatever it is joined to."""
+
 
 class Endpoint(NamedTuple):
     """An address to listen on."""
@@ -81,6 +84,48 @@ def parse_words(text: str | list[str]) -> tuple[str, ...]:
     return tuple(word.strip() for word in words if word.strip())
 
 
+class ExternalSetting(NamedTuple):
+    """A backend that the operator names."""
+
+    name: str
+    """Name, as a model's configuration gives it."""
+    target: Endpoint | Path
+    """Server that somebody else runs, or program that is started for each model."""
+
+
+def parse_external_backends(text: str | list[str]) -> tuple[ExternalSetting, ...]:
+    """Parse `NAME:HOST:PORT` and `NAME:PATH`, separated by commas."""
+    parts = text if isinstance(text, list) else [text]
+    words = [word for part in parts for word in parse_words(part)]
+    found = tuple(_external_setting(word) for word in words)
+    names = [one.name for one in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(f"cannot name two backends {name}")
+    return found
+
+
+def _external_setting(word: str) -> ExternalSetting:
+    name, _, target = word.partition(":")
+    if not name or not target or "://" in word:
+        message = (
+            f"cannot read {word} as a backend: expected NAME:HOST:PORT or NAME:/path/to/run.sh"
+        )
+        raise SettingsError(message)
+    if not BACKEND_NAME.fullmatch(name):
+        raise SettingsError(f"cannot name a backend {name!r}: use letters, digits, -, _ and .")
+    if "/" in target:
+        return ExternalSetting(name, _path(target))
+    host, colon, port = target.rpartition(":")
+    is_host = bool(host) and ((host.startswith("[") and host.endswith("]")) or ":" not in host)
+    if not colon or not is_host or not port.isdigit() or not 0 < int(port) <= 65535:  # noqa: PLR2004 - the highest port
+        message = (
+            f"cannot read {word} as a backend: {target} is neither HOST:PORT nor a path with a /"
+        )
+        raise SettingsError(message)
+    return ExternalSetting(name, Endpoint(host.strip("[]").lower(), int(port)))
+
+
 def parse_positive(text: str | int) -> int:
     """Parse a whole number above zero."""
     if not str(text).isdigit() or int(text) == 0:
@@ -112,8 +157,15 @@ def _setting(  # the table of settings is the dataclass below; this is one cell 
     default: Any = MISSING,
     factory: Any = MISSING,
     secret: bool = False,
+    repeatable: bool = False,
 ) -> Any:
-    metadata = {"parse": parse, "metavar": metavar, "aliases": aliases, "secret": secret}
+    metadata = {
+        "parse": parse,
+        "metavar": metavar,
+        "aliases": aliases,
+        "secret": secret,
+        "repeatable": repeatable,
+    }
     if factory is not MISSING:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -129,6 +181,23 @@ class Settings:
         _path, "DIR", "LOCALAI_MODELS_PATH", "MODELS_PATH", default=None
     )
     """Folder of the models; an existing LocalAI folder works. Default: models in the data directory."""
+    backends_path: Path | None = _setting(
+        _path, "DIR", "LOCALAI_BACKENDS_PATH", "BACKENDS_PATH", default=None
+    )
+    """Folder of installed backends; LocalAI's works. Default: backends in the data directory."""
+    external_grpc_backends: tuple[ExternalSetting, ...] = _setting(
+        parse_external_backends,
+        "NAME:HOST:PORT|NAME:PATH,...",
+        "LOCALAI_EXTERNAL_GRPC_BACKENDS",
+        "EXTERNAL_GRPC_BACKENDS",
+        default=(),
+        repeatable=True,
+    )
+    """Further backends: servers that run elsewhere, or programs to start. May be given more than once."""
+    external_grpc_token: str | None = _setting(
+        str, "TOKEN", "LOCALAI_GRPC_AUTH_TOKEN", default=None, secret=True
+    )
+    """What external servers know their callers by. From the environment or the file."""
     grpc_listen: Endpoint = _setting(
         parse_endpoint, "HOST:PORT", default=Endpoint("127.0.0.1", 50051)
     )
@@ -194,6 +263,11 @@ class Settings:
         return self.models_path or self.data_dir / "models"
 
     @property
+    def backends_dir(self) -> Path:
+        """Folder of installed backends."""
+        return self.backends_path or self.data_dir / "backends"
+
+    @property
     def has_keys(self) -> bool:
         """Whether callers must present a key."""
         return bool(self.api_key) or self.api_key_file is not None
@@ -207,6 +281,7 @@ class Option(NamedTuple):
     metavar: str
     is_switch: bool
     is_secret: bool
+    is_repeatable: bool
     environment: tuple[str, ...]
     default: Any
     help: str
@@ -225,6 +300,7 @@ def options() -> list[Option]:
                 one.metadata["metavar"],
                 one.metadata["parse"] is parse_bool,
                 one.metadata["secret"],
+                one.metadata["repeatable"],
                 (f"LOCALPLANE_{one.name.upper()}", *one.metadata["aliases"]),
                 default,
                 texts[one.name],

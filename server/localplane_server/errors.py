@@ -14,7 +14,8 @@
     ├── FailedPreconditionError
     │   ├── AutoloadDisabledError       AUTOLOAD_DISABLED
     │   ├── BackendNotInstalledError    BACKEND_NOT_INSTALLED
-    │   └── ExtraNotInstalledError      EXTRA_NOT_INSTALLED
+    │   ├── ExtraNotInstalledError      EXTRA_NOT_INSTALLED
+    │   └── ServerTakenError            EXTERNAL_SERVER_TAKEN
     ├── UnsupportedError
     │   └── NotSupportedByBackendError  NOT_SUPPORTED_BY_BACKEND
     ├── UnavailableError
@@ -23,6 +24,7 @@
     │   └── NotReadyError               NOT_READY
     ├── FailedError
     │   ├── BackendFailedError          BACKEND_FAILED
+    │   ├── BackendStatusFailedError    BACKEND_STATUS_FAILED
     │   ├── InstallFailedError          INSTALL_FAILED
     │   └── LoadFailedError             LOAD_FAILED
     └── OverdueError                    DEADLINE_EXCEEDED
@@ -149,6 +151,19 @@ class ExtraNotInstalledError(FailedPreconditionError):
         super().__init__(message, what=what, extra=extra)
 
 
+class ServerTakenError(FailedPreconditionError):
+    """A server that others run holds another model, and it holds one at a time."""
+
+    reason = "EXTERNAL_SERVER_TAKEN"
+
+    def __init__(self, backend: str, model: str, holder: str) -> None:
+        message = (
+            f"cannot load model {model}: the server of backend {backend} holds model {holder},"
+            " and it holds one at a time; stop that first"
+        )
+        super().__init__(message, backend=backend, model=model, holder=holder)
+
+
 class UnsupportedError(LocalplaneError):
     """This cannot be done, here or ever."""
 
@@ -198,6 +213,16 @@ class BackendFailedError(FailedError):
     """The process of the backend ended by itself, or the backend answered with an error."""
 
     reason = "BACKEND_FAILED"
+
+
+class BackendStatusFailedError(FailedError):
+    """A backend that others run does not report its status, so that nothing is known of it."""
+
+    reason = "BACKEND_STATUS_FAILED"
+
+    def __init__(self, model: str, cause: str) -> None:
+        message = f"backend {model} experienced an error retrieving status info via rpc: {cause}"
+        super().__init__(message, model=model)
 
 
 class InstallFailedError(FailedError):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -74,7 +76,8 @@ async def app(
 ) -> AsyncGenerator[App]:
     """A service that runs in this process, with real backends.
 
-    A module can have `SETTINGS` for it, and the text of a `KEY_FILE`.
+    A module can have `SETTINGS` for it, and the text of a `KEY_FILE`; and a context `prepare(request, data_dir)` that
+    is open while it runs and gives more settings.
     """
     data_dir = tmp_path_factory.mktemp("data")
     write_models(data_dir / "models", tiny_gguf)
@@ -84,6 +87,8 @@ async def app(
         key_file = data_dir / "keys"
         key_file.touch(0o600)
         key_file.write_text(text)
+    prepare: Any = getattr(request.module, "prepare", lambda *_: contextlib.nullcontext({}))
+    stack = contextlib.ExitStack()
     settings = Settings(
         **{
             "data_dir": data_dir,
@@ -92,13 +97,15 @@ async def app(
             "shutdown_grace": 1.0,
             "api_key_file": key_file,
             **getattr(request.module, "SETTINGS", {}),
+            **stack.enter_context(prepare(request, data_dir)),
         }
     )
     environment = dict(os.environ)
-    async with running(
-        settings, start_keeper(), programs=programs(), environment=environment
-    ) as app:
-        yield app
+    with stack:
+        async with running(
+            settings, start_keeper(), programs=programs(), environment=environment
+        ) as app:
+            yield app
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

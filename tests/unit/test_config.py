@@ -8,11 +8,13 @@ import pytest
 
 from localplane_server.config import (
     Endpoint,
+    ExternalSetting,
     load_settings,
     options,
     parse_bool,
     parse_duration,
     parse_endpoint,
+    parse_external_backends,
     parse_size,
 )
 from localplane_server.errors import SettingsError
@@ -145,3 +147,66 @@ class TestParsers:
 def test_every_setting_has_help() -> None:
     """A setting that nobody explained would be a setting that nobody finds."""
     assert [] == [option.name for option in options() if not option.help]
+
+
+class TestExternalBackends:
+    @pytest.mark.parametrize(
+        ("text", "name", "target"),
+        [
+            ("far:gpu-box:50051", "far", Endpoint("gpu-box", 50051)),
+            ("far:GPU-Box:1", "far", Endpoint("gpu-box", 1)),
+            ("far:10.0.0.7:65535", "far", Endpoint("10.0.0.7", 65535)),
+            ("far:[::1]:50051", "far", Endpoint("::1", 50051)),
+            ("mine:/opt/b/run.sh", "mine", Path("/opt/b/run.sh")),
+            ("mine:/opt/a:b/run.py", "mine", Path("/opt/a:b/run.py")),
+        ],
+    )
+    def test_one(self, text: str, name: str, target: Endpoint | Path) -> None:
+        """A server or a path; only the first colon ends the name."""
+        assert (ExternalSetting(name, target),) == parse_external_backends(text)
+
+    def test_several(self) -> None:
+        """Separated by commas, given several times, or both."""
+        expected = tuple(ExternalSetting(name, Endpoint("h", 1)) for name in "abc")
+
+        assert expected == parse_external_backends("a:h:1, b:h:1,c:h:1,")
+        assert expected == parse_external_backends(["a:h:1,b:h:1", "c:h:1"])
+
+    def test_localai_names(self) -> None:
+        """LocalAI's variables work; the token is among them."""
+        environment = {
+            "LOCALAI_EXTERNAL_GRPC_BACKENDS": "a:h:1",
+            "LOCALAI_BACKENDS_PATH": "/b",
+            "LOCALAI_GRPC_AUTH_TOKEN": "t",
+        }
+        settings = load_settings({}, environment)
+
+        assert (ExternalSetting("a", Endpoint("h", 1)),) == settings.external_grpc_backends
+        assert (Path("/b"), "t") == (settings.backends_dir, settings.external_grpc_token)
+
+    @pytest.mark.parametrize(
+        ("text", "cause"),
+        [
+            ("far", "expected NAME:HOST:PORT"),
+            (":h:1", "expected NAME:HOST:PORT"),
+            ("far:", "expected NAME:HOST:PORT"),
+            ("http://h:1", "expected NAME:HOST:PORT"),
+            ("far:http://h:1", "expected NAME:HOST:PORT"),
+            ("far:h", "neither HOST:PORT nor a path"),
+            ("far:h:", "neither HOST:PORT nor a path"),
+            ("far:h:x", "neither HOST:PORT nor a path"),
+            ("far:h:0", "neither HOST:PORT nor a path"),
+            ("far:h:65536", "neither HOST:PORT nor a path"),
+            ("far::1", "neither HOST:PORT nor a path"),
+            ("far:::1:50051", "neither HOST:PORT nor a path"),
+            ("far:run.sh", "neither HOST:PORT nor a path"),
+            ("../x:h:1", "cannot name a backend '../x'"),
+            ("a b:h:1", "cannot name a backend 'a b'"),
+            ("..:h:1", "cannot name a backend '..'"),
+            ("a:h:1,b:h:1,a:h:2", "cannot name two backends a"),
+        ],
+    )
+    def test_refused(self, text: str, cause: str) -> None:
+        """What cannot be meant is refused with what was expected, and with where it was said."""
+        with pytest.raises(SettingsError, match=f"^--external-grpc-backends: .*{cause}"):
+            load_settings({"external_grpc_backends": [text]}, {})

@@ -138,6 +138,10 @@ class _BackendSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Backend
     """Not known."""
     BACKEND_SOURCE_SHIPPED: _BackendSource.ValueType  # 1
     """Shipped with Localplane."""
+    BACKEND_SOURCE_INSTALLED: _BackendSource.ValueType  # 2
+    """From the backends folder."""
+    BACKEND_SOURCE_EXTERNAL: _BackendSource.ValueType  # 3
+    """Named by the operator: a program elsewhere on this machine, or a server that somebody else runs."""
 
 class BackendSource(_BackendSource, metaclass=_BackendSourceEnumTypeWrapper):
     """Where an installed backend comes from."""
@@ -146,6 +150,10 @@ BACKEND_SOURCE_UNSPECIFIED: BackendSource.ValueType  # 0
 """Not known."""
 BACKEND_SOURCE_SHIPPED: BackendSource.ValueType  # 1
 """Shipped with Localplane."""
+BACKEND_SOURCE_INSTALLED: BackendSource.ValueType  # 2
+"""From the backends folder."""
+BACKEND_SOURCE_EXTERNAL: BackendSource.ValueType  # 3
+"""Named by the operator: a program elsewhere on this machine, or a server that somebody else runs."""
 Global___BackendSource: _TypeAlias = BackendSource  # noqa: Y015
 
 @_typing.final
@@ -413,8 +421,91 @@ class Backend(_message.Message):
 Global___Backend: _TypeAlias = Backend  # noqa: Y015
 
 @_typing.final
+class BackendMetadata(_message.Message):
+    """What an installation wrote beside a backend. The names of the fields are LocalAI's; what was not written is absent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALIAS_FIELD_NUMBER: _builtins.int
+    META_BACKEND_FOR_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    GALLERY_URL_FIELD_NUMBER: _builtins.int
+    INSTALLED_AT_FIELD_NUMBER: _builtins.int
+    alias: _builtins.str
+    """Another name that means the backend."""
+    meta_backend_for: _builtins.str
+    """Backend that this one stands for."""
+    name: _builtins.str
+    """Name of the backend in its gallery."""
+    gallery_url: _builtins.str
+    """Gallery that the backend is from."""
+    installed_at: _builtins.str
+    """When the backend was installed, as its installation wrote it."""
+    def __init__(
+        self,
+        *,
+        alias: _builtins.str | None = ...,
+        meta_backend_for: _builtins.str | None = ...,
+        name: _builtins.str | None = ...,
+        gallery_url: _builtins.str | None = ...,
+        installed_at: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alias", b"_alias", "_gallery_url", b"_gallery_url", "_installed_at", b"_installed_at", "_meta_backend_for", b"_meta_backend_for", "_name", b"_name", "alias", b"alias", "gallery_url", b"gallery_url", "installed_at", b"installed_at", "meta_backend_for", b"meta_backend_for", "name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alias", b"_alias", "_gallery_url", b"_gallery_url", "_installed_at", b"_installed_at", "_meta_backend_for", b"_meta_backend_for", "_name", b"_name", "alias", b"alias", "gallery_url", b"gallery_url", "installed_at", b"installed_at", "meta_backend_for", b"meta_backend_for", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alias: _TypeAlias = _typing.Literal["alias"]  # noqa: Y015
+    _WhichOneofArgType__alias: _TypeAlias = _typing.Literal["_alias", b"_alias"]  # noqa: Y015
+    _WhichOneofReturnType__gallery_url: _TypeAlias = _typing.Literal["gallery_url"]  # noqa: Y015
+    _WhichOneofArgType__gallery_url: _TypeAlias = _typing.Literal["_gallery_url", b"_gallery_url"]  # noqa: Y015
+    _WhichOneofReturnType__installed_at: _TypeAlias = _typing.Literal["installed_at"]  # noqa: Y015
+    _WhichOneofArgType__installed_at: _TypeAlias = _typing.Literal["_installed_at", b"_installed_at"]  # noqa: Y015
+    _WhichOneofReturnType__meta_backend_for: _TypeAlias = _typing.Literal["meta_backend_for"]  # noqa: Y015
+    _WhichOneofArgType__meta_backend_for: _TypeAlias = _typing.Literal["_meta_backend_for", b"_meta_backend_for"]  # noqa: Y015
+    _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
+    _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alias) -> _WhichOneofReturnType__alias | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gallery_url) -> _WhichOneofReturnType__gallery_url | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__installed_at) -> _WhichOneofReturnType__installed_at | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__meta_backend_for) -> _WhichOneofReturnType__meta_backend_for | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+
+Global___BackendMetadata: _TypeAlias = BackendMetadata  # noqa: Y015
+
+@_typing.final
+class BackendProblem(_message.Message):
+    """Something in the backends folder that cannot be used, or not under each of its names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name in the backends folder; `.` for the folder itself."""
+    message: _builtins.str
+    """What is wrong with it."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackendProblem: _TypeAlias = BackendProblem  # noqa: Y015
+
+@_typing.final
 class InstalledBackend(_message.Message):
-    """A backend that can be started. The names of the first four fields in JSON are LocalAI's."""
+    """A backend that can be used. The names in JSON that begin with a capital are LocalAI's."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -425,6 +516,8 @@ class InstalledBackend(_message.Message):
     ALIASES_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, as a model's configuration gives it."""
     is_system: _builtins.bool
@@ -432,14 +525,20 @@ class InstalledBackend(_message.Message):
     is_meta: _builtins.bool
     """Whether the name only stands for other backends."""
     run_file: _builtins.str
-    """Program that is started."""
+    """Program that is started. Empty for a server that somebody else runs."""
     source: Global___BackendSource.ValueType
     """Where it comes from."""
     missing: _builtins.str
     """What must be installed before it can start, such as `localplane[llama]`. Null when nothing is missing."""
+    address: _builtins.str
+    """Where the server listens that somebody else runs, as `HOST:PORT`. Null for a program."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names that mean it."""
+
+    @_builtins.property
+    def metadata(self) -> Global___BackendMetadata:
+        """What its installation wrote. Null where nothing did."""
 
     def __init__(
         self,
@@ -451,13 +550,20 @@ class InstalledBackend(_message.Message):
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         source: Global___BackendSource.ValueType = ...,
         missing: _builtins.str | None = ...,
+        metadata: Global___BackendMetadata | None = ...,
+        address: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_missing", b"_missing", "missing", b"missing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_missing", b"_missing", "address", b"address", "metadata", b"metadata", "missing", b"missing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_missing", b"_missing", "aliases", b"aliases", "is_meta", b"is_meta", "is_system", b"is_system", "missing", b"missing", "name", b"name", "run_file", b"run_file", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_missing", b"_missing", "address", b"address", "aliases", b"aliases", "is_meta", b"is_meta", "is_system", b"is_system", "metadata", b"metadata", "missing", b"missing", "name", b"name", "run_file", b"run_file", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__address: _TypeAlias = _typing.Literal["address"]  # noqa: Y015
+    _WhichOneofArgType__address: _TypeAlias = _typing.Literal["_address", b"_address"]  # noqa: Y015
     _WhichOneofReturnType__missing: _TypeAlias = _typing.Literal["missing"]  # noqa: Y015
     _WhichOneofArgType__missing: _TypeAlias = _typing.Literal["_missing", b"_missing"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__address) -> _WhichOneofReturnType__address | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__missing) -> _WhichOneofReturnType__missing | None: ...
 
 Global___InstalledBackend: _TypeAlias = InstalledBackend  # noqa: Y015

@@ -97,7 +97,7 @@ Global___ListBackendsResponse: _TypeAlias = ListBackendsResponse  # noqa: Y015
 
 @_typing.final
 class ListInstalledBackendsRequest(_message.Message):
-    """Asks for the backends that can be started."""
+    """Asks for the backends that can be used."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -114,23 +114,29 @@ Global___ListInstalledBackendsRequest: _TypeAlias = ListInstalledBackendsRequest
 
 @_typing.final
 class ListInstalledBackendsResponse(_message.Message):
-    """Backends that can be started, by name."""
+    """Backends that can be used, by name."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BACKENDS_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def backends(self) -> _containers.RepeatedCompositeFieldContainer[_backend_pb2.InstalledBackend]:
         """The backends."""
+
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedCompositeFieldContainer[_backend_pb2.BackendProblem]:
+        """What lies in the backends folder and cannot be used, by name."""
 
     def __init__(
         self,
         *,
         backends: _abc.Iterable[_backend_pb2.InstalledBackend] | None = ...,
+        problems: _abc.Iterable[_backend_pb2.BackendProblem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "problems", b"problems"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,8 +72,8 @@ class BackendServiceServicer:
 
         Never loads a model and never waits for one: the backend is asked for its own figures for at most one second.
         Answers `MODEL_NOT_LOADED` when the model is not loaded or not known, `BACKEND_FAILED` with the exit code when its
-        process ended by itself, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has
-        control characters.
+        process ended by itself, `BACKEND_STATUS_FAILED` when the backend runs outside this service and does not report its
+        status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +87,8 @@ class BackendServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListInstalledBackends(self, request, context):
-        """Lists the backends that can be started, by name.
+        """Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
+        those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,8 +98,9 @@ class BackendServiceServicer:
         """Loads a model and answers when it is ready, or at once when `wait` is false.
 
         Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-        not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, and `LOAD_FAILED` with the last lines of the
-        backend's log when it does not load.
+        not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
+        that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
+        with the last lines of the backend's log when it does not load.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,19 +39,22 @@ class BackendServiceStub:
 
     Never loads a model and never waits for one: the backend is asked for its own figures for at most one second.
     Answers `MODEL_NOT_LOADED` when the model is not loaded or not known, `BACKEND_FAILED` with the exit code when its
-    process ended by itself, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has
-    control characters.
+    process ended by itself, `BACKEND_STATUS_FAILED` when the backend runs outside this service and does not report its
+    status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
     """
     ListBackends: _grpc.UnaryUnaryMultiCallable[_backend_service_pb2.ListBackendsRequest, _backend_service_pb2.ListBackendsResponse]
     """Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model."""
     ListInstalledBackends: _grpc.UnaryUnaryMultiCallable[_backend_service_pb2.ListInstalledBackendsRequest, _backend_service_pb2.ListInstalledBackendsResponse]
-    """Lists the backends that can be started, by name."""
+    """Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
+    those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
+    """
     LoadModel: _grpc.UnaryUnaryMultiCallable[_backend_service_pb2.LoadModelRequest, _backend_service_pb2.LoadModelResponse]
     """Loads a model and answers when it is ready, or at once when `wait` is false.
 
     Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-    not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, and `LOAD_FAILED` with the last lines of the
-    backend's log when it does not load.
+    not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
+    that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
+    with the last lines of the backend's log when it does not load.
     """
     ShutdownBackend: _grpc.UnaryUnaryMultiCallable[_backend_service_pb2.ShutdownBackendRequest, _backend_service_pb2.ShutdownBackendResponse]
     """Stops the backend of a model and answers when no process of it is left.
@@ -71,19 +74,22 @@ class BackendServiceAsyncStub(BackendServiceStub):
 
     Never loads a model and never waits for one: the backend is asked for its own figures for at most one second.
     Answers `MODEL_NOT_LOADED` when the model is not loaded or not known, `BACKEND_FAILED` with the exit code when its
-    process ended by itself, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has
-    control characters.
+    process ended by itself, `BACKEND_STATUS_FAILED` when the backend runs outside this service and does not report its
+    status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
     """
     ListBackends: _aio.UnaryUnaryMultiCallable[_backend_service_pb2.ListBackendsRequest, _backend_service_pb2.ListBackendsResponse]  # type: ignore[assignment]
     """Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model."""
     ListInstalledBackends: _aio.UnaryUnaryMultiCallable[_backend_service_pb2.ListInstalledBackendsRequest, _backend_service_pb2.ListInstalledBackendsResponse]  # type: ignore[assignment]
-    """Lists the backends that can be started, by name."""
+    """Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
+    those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
+    """
     LoadModel: _aio.UnaryUnaryMultiCallable[_backend_service_pb2.LoadModelRequest, _backend_service_pb2.LoadModelResponse]  # type: ignore[assignment]
     """Loads a model and answers when it is ready, or at once when `wait` is false.
 
     Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-    not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, and `LOAD_FAILED` with the last lines of the
-    backend's log when it does not load.
+    not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
+    that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
+    with the last lines of the backend's log when it does not load.
     """
     ShutdownBackend: _aio.UnaryUnaryMultiCallable[_backend_service_pb2.ShutdownBackendRequest, _backend_service_pb2.ShutdownBackendResponse]  # type: ignore[assignment]
     """Stops the backend of a model and answers when no process of it is left.
@@ -106,8 +112,8 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Never loads a model and never waits for one: the backend is asked for its own figures for at most one second.
         Answers `MODEL_NOT_LOADED` when the model is not loaded or not known, `BACKEND_FAILED` with the exit code when its
-        process ended by itself, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has
-        control characters.
+        process ended by itself, `BACKEND_STATUS_FAILED` when the backend runs outside this service and does not report its
+        status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
         """
 
     @_abc_1.abstractmethod
@@ -124,7 +130,9 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _backend_service_pb2.ListInstalledBackendsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_backend_service_pb2.ListInstalledBackendsResponse, _abc.Awaitable[_backend_service_pb2.ListInstalledBackendsResponse]]:
-        """Lists the backends that can be started, by name."""
+        """Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
+        those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
+        """
 
     @_abc_1.abstractmethod
     def LoadModel(
@@ -135,8 +143,9 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         """Loads a model and answers when it is ready, or at once when `wait` is false.
 
         Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-        not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, and `LOAD_FAILED` with the last lines of the
-        backend's log when it does not load.
+        not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
+        that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
+        with the last lines of the backend's log when it does not load.
         """
 
     @_abc_1.abstractmethod

@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from localplane.v1 import backend_pb2 as localplane_dot_v1_dot_backend__pb2
 from localplane.v1 import model_pb2 as localplane_dot_v1_dot_model__pb2
 from localplane.v1 import options_pb2 as localplane_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!localplane/v1/model_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19localplane/v1/model.proto\x1a\x1blocalplane/v1/options.proto\"\xaf\x01\n\x11ListModelsRequest\x12\x14\n\x06\x66ilter\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12:\n\x12\x65xclude_configured\x18\x02 \x01(\x08\x42\x19\xe2\x41\x01\x01\xea\xdb\x18\x11\x65xcludeConfiguredH\x00\x88\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x42\x15\n\x13_exclude_configured\"\x85\x01\n\x12ListModelsResponse\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\'\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\x19.localplane.v1.ModelEntry\x12\"\n\x0fnext_page_token\x18\x03 \x01(\tB\x04\x88\xdc\x18\x01H\x00\x88\x01\x01\x42\x12\n\x10_next_page_token\";\n\x0fGetModelRequest\x12(\n\x04name\x18\x01 \x01(\tB\x1a\xe2\x41\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAME\"\x15\n\x13ReloadModelsRequest\"f\n\x14ReloadModelsResponse\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0e\n\x06models\x18\x02 \x01(\x05\x12-\n\x08problems\x18\x03 \x03(\x0b\x32\x1b.localplane.v1.ModelProblem2\xde\x02\n\x0cModelService\x12t\n\nListModels\x12 .localplane.v1.ListModelsRequest\x1a!.localplane.v1.ListModelsResponse\"!\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x17\x12\n/v1/modelsZ\t\x12\x07/models\x12`\n\x08GetModel\x12\x1e.localplane.v1.GetModelRequest\x1a\x14.localplane.v1.Model\"\x1e\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x14\x12\x12/api/models/{name}\x12v\n\x0cReloadModels\x12\".localplane.v1.ReloadModelsRequest\x1a#.localplane.v1.ReloadModelsResponse\"\x1d\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x13\"\x0e/models/reload:\x01*Bf\n\x11\x64\x65v.localplane.v1B\x11ModelServiceProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!localplane/v1/model_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1blocalplane/v1/backend.proto\x1a\x19localplane/v1/model.proto\x1a\x1blocalplane/v1/options.proto\"\xaf\x01\n\x11ListModelsRequest\x12\x14\n\x06\x66ilter\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12:\n\x12\x65xclude_configured\x18\x02 \x01(\x08\x42\x19\xe2\x41\x01\x01\xea\xdb\x18\x11\x65xcludeConfiguredH\x00\x88\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x42\x15\n\x13_exclude_configured\"\x85\x01\n\x12ListModelsResponse\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\'\n\x04\x64\x61ta\x18\x02 \x03(\x0b\x32\x19.localplane.v1.ModelEntry\x12\"\n\x0fnext_page_token\x18\x03 \x01(\tB\x04\x88\xdc\x18\x01H\x00\x88\x01\x01\x42\x12\n\x10_next_page_token\";\n\x0fGetModelRequest\x12(\n\x04name\x18\x01 \x01(\tB\x1a\xe2\x41\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAME\"\x15\n\x13ReloadModelsRequest\"\x9f\x01\n\x14ReloadModelsResponse\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0e\n\x06models\x18\x02 \x01(\x05\x12-\n\x08problems\x18\x03 \x03(\x0b\x32\x1b.localplane.v1.ModelProblem\x12\x37\n\x10\x62\x61\x63kend_problems\x18\x04 \x03(\x0b\x32\x1d.localplane.v1.BackendProblem2\xde\x02\n\x0cModelService\x12t\n\nListModels\x12 .localplane.v1.ListModelsRequest\x1a!.localplane.v1.ListModelsResponse\"!\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x17\x12\n/v1/modelsZ\t\x12\x07/models\x12`\n\x08GetModel\x12\x1e.localplane.v1.GetModelRequest\x1a\x14.localplane.v1.Model\"\x1e\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x14\x12\x12/api/models/{name}\x12v\n\x0cReloadModels\x12\".localplane.v1.ReloadModelsRequest\x1a#.localplane.v1.ReloadModelsResponse\"\x1d\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x13\"\x0e/models/reload:\x01*Bf\n\x11\x64\x65v.localplane.v1B\x11ModelServiceProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,16 +55,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\310\332\030\002\202\323\344\223\002\024\022\022/api/models/{name}'
   _globals['_MODELSERVICE'].methods_by_name['ReloadModels']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['ReloadModels']._serialized_options = b'\310\332\030\003\202\323\344\223\002\023\"\016/models/reload:\001*'
-  _globals['_LISTMODELSREQUEST']._serialized_start=172
-  _globals['_LISTMODELSREQUEST']._serialized_end=347
-  _globals['_LISTMODELSRESPONSE']._serialized_start=350
-  _globals['_LISTMODELSRESPONSE']._serialized_end=483
-  _globals['_GETMODELREQUEST']._serialized_start=485
-  _globals['_GETMODELREQUEST']._serialized_end=544
-  _globals['_RELOADMODELSREQUEST']._serialized_start=546
-  _globals['_RELOADMODELSREQUEST']._serialized_end=567
-  _globals['_RELOADMODELSRESPONSE']._serialized_start=569
-  _globals['_RELOADMODELSRESPONSE']._serialized_end=671
-  _globals['_MODELSERVICE']._serialized_start=674
-  _globals['_MODELSERVICE']._serialized_end=1024
+  _globals['_LISTMODELSREQUEST']._serialized_start=201
+  _globals['_LISTMODELSREQUEST']._serialized_end=376
+  _globals['_LISTMODELSRESPONSE']._serialized_start=379
+  _globals['_LISTMODELSRESPONSE']._serialized_end=512
+  _globals['_GETMODELREQUEST']._serialized_start=514
+  _globals['_GETMODELREQUEST']._serialized_end=573
+  _globals['_RELOADMODELSREQUEST']._serialized_start=575
+  _globals['_RELOADMODELSREQUEST']._serialized_end=596
+  _globals['_RELOADMODELSRESPONSE']._serialized_start=599
+  _globals['_RELOADMODELSRESPONSE']._serialized_end=758
+  _globals['_MODELSERVICE']._serialized_start=761
+  _globals['_MODELSERVICE']._serialized_end=1111
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from localplane.v1 import backend_pb2 as _backend_pb2
 from localplane.v1 import model_pb2 as _model_pb2
 import builtins as _builtins
 import sys
@@ -113,7 +114,7 @@ Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
 
 @_typing.final
 class ReloadModelsRequest(_message.Message):
-    """Asks to read the models folder again."""
+    """Asks to read the models folder and the backends folder again."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -137,6 +138,7 @@ class ReloadModelsResponse(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
+    BACKEND_PROBLEMS_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """`models reloaded`."""
     models: _builtins.int
@@ -145,16 +147,21 @@ class ReloadModelsResponse(_message.Message):
     def problems(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.ModelProblem]:
         """Files that could not be used."""
 
+    @_builtins.property
+    def backend_problems(self) -> _containers.RepeatedCompositeFieldContainer[_backend_pb2.BackendProblem]:
+        """What lies in the backends folder and cannot be used, by name."""
+
     def __init__(
         self,
         *,
         message: _builtins.str = ...,
         models: _builtins.int = ...,
         problems: _abc.Iterable[_model_pb2.ModelProblem] | None = ...,
+        backend_problems: _abc.Iterable[_backend_pb2.BackendProblem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "models", b"models", "problems", b"problems"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_problems", b"backend_problems", "message", b"message", "models", b"models", "problems", b"problems"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,7 +72,8 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReloadModels(self, request, context):
-        """Reads the models folder again. Loaded models keep the configuration they were loaded with.
+        """Reads the models folder and the backends folder again. Loaded models keep the configuration and the backend that they
+        were loaded with.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

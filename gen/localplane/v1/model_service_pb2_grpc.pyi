@@ -39,7 +39,9 @@ class ModelServiceStub:
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_pb2.Model]
     """Gets one model. Answers `MODEL_NOT_FOUND` when there is none of that name."""
     ReloadModels: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ReloadModelsRequest, _model_service_pb2.ReloadModelsResponse]
-    """Reads the models folder again. Loaded models keep the configuration they were loaded with."""
+    """Reads the models folder and the backends folder again. Loaded models keep the configuration and the backend that they
+    were loaded with.
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -51,7 +53,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
     GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_pb2.Model]  # type: ignore[assignment]
     """Gets one model. Answers `MODEL_NOT_FOUND` when there is none of that name."""
     ReloadModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ReloadModelsRequest, _model_service_pb2.ReloadModelsResponse]  # type: ignore[assignment]
-    """Reads the models folder again. Loaded models keep the configuration they were loaded with."""
+    """Reads the models folder and the backends folder again. Loaded models keep the configuration and the backend that they
+    were loaded with.
+    """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Lists and describes models."""
@@ -78,6 +82,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.ReloadModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ReloadModelsResponse, _abc.Awaitable[_model_service_pb2.ReloadModelsResponse]]:
-        """Reads the models folder again. Loaded models keep the configuration they were loaded with."""
+        """Reads the models folder and the backends folder again. Loaded models keep the configuration and the backend that they
+        were loaded with.
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -32,7 +32,7 @@ def list_backends(session: Session) -> None:
 @backend.command("installed")
 @client_options
 def list_installed(session: Session) -> None:
-    """List the backends that can be started, and what they lack."""
+    """List the backends that can be used, what they lack, and what in the backends folder is broken."""
     with session.client() as client:
         answer = client.list_installed_backends()
     session.write(answer, _installed_rows(answer), field="backends")
@@ -108,17 +108,22 @@ def state_name(state: backend_pb2.BackendState.ValueType) -> str:
     return backend_pb2.BackendState.Name(state).removeprefix("BACKEND_STATE_").lower()
 
 
-def _installed_rows(answer: backend_service_pb2.ListInstalledBackendsResponse) -> list[str]:
+def _installed_rows(
+    answer: backend_service_pb2.ListInstalledBackendsResponse,
+) -> Iterator[str]:
     rows = [
         (
             one.name,
+            backend_pb2.BackendSource.Name(one.source).removeprefix("BACKEND_SOURCE_").lower(),
             f"needs {one.missing}" if one.HasField("missing") else "ready",
             ", ".join(one.aliases) or UNKNOWN,
-            one.run_file,
+            one.address or one.run_file,
         )
         for one in answer.backends
     ]
-    return table(("BACKEND", "STATE", "ALIASES", "PROGRAM"), rows)
+    yield from table(("BACKEND", "SOURCE", "STATE", "ALIASES", "PROGRAM OR ADDRESS"), rows)
+    for problem in answer.problems:
+        yield from facts([(f"{problem.name}:", problem.message)])
 
 
 def _status_facts(answer: backend_pb2.BackendStatus) -> list[str]:

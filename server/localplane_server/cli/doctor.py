@@ -23,6 +23,7 @@ from localplane_server.cli.text import printable
 from localplane_server.config import Settings, load_settings
 from localplane_server.errors import SettingsError
 from localplane_server.supervision.programs import shipped_programs
+from localplane_server.supervision.registration import register
 
 ANSWER_SECONDS = 5.0
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask who listens everywhere
@@ -41,12 +42,13 @@ def doctor(file: Path | None, data_dir: Path | None, session: Session) -> None:
     """
     try:
         settings = load_settings({"data_dir": data_dir}, os.environ, file)
+        programs = register(shipped_programs(), settings)
     except SettingsError as error:
         remedy = "Correct the file or the environment variable that is named."
         findings = [Finding("settings", Verdict.PROBLEM, str(error), remedy)]
     else:
         findings = [
-            *examine(settings, shipped_programs()),
+            *examine(settings, programs),
             *_service(_session_with(session, settings), settings),
         ]
     is_ok = all(one.verdict is not Verdict.PROBLEM for one in findings)

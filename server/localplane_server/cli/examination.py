@@ -6,6 +6,7 @@ import enum
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,12 @@ from localplane_server.errors import AddressTakenError, SettingsError, StartupEr
 from localplane_server.listening import check_free, listener_of
 from localplane_server.models.catalog import ModelCatalog
 from localplane_server.rpc.access import read_keys
-from localplane_server.supervision.programs import BackendProgram, BackendPrograms
+from localplane_server.supervision.programs import (
+    BackendProgram,
+    BackendPrograms,
+    BackendSource,
+    ExternalServer,
+)
 
 OLDEST_PYTHON = (3, 11)
 LITTLE_SPACE_BYTES = 1 << 30
@@ -28,6 +34,7 @@ LITTLE_SPACE_BYTES = 1 << 30
 TOO_LITTLE_SPACE_BYTES = 64 << 20
 """With less, the state file and the logs are in danger."""
 IMPORT_SECONDS = 60.0
+CONNECT_SECONDS = 3.0
 
 
 class Verdict(enum.StrEnum):
@@ -206,17 +213,36 @@ def _keys(settings: Settings) -> Finding:
 
 def _backends(programs: BackendPrograms) -> Iterator[Finding]:
     known = programs.all()
-    has_some = any(program.missing is None for program in known)
-    for program in known:
-        if program.missing is None:
-            yield _loads(program)
-            continue
-        yield Finding(
-            "backend",
-            Verdict.NOTE if has_some else Verdict.PROBLEM,
-            f"{program.name} is not installed",
-            f"pip install 'localplane[{program.missing}]'",
-        )
+    has_some = any(isinstance(one, ExternalServer) or one.missing is None for one in known)
+    for one in known:
+        if isinstance(one, ExternalServer):
+            yield _answers(one)
+        elif one.source is not BackendSource.SHIPPED:
+            message = f"{one.name} is {one.source.value}: {' '.join(one.argv)}"
+            yield Finding("backend", Verdict.OK, message)
+        elif one.missing is None:
+            yield _loads(one)
+        else:
+            yield Finding(
+                "backend",
+                Verdict.NOTE if has_some else Verdict.PROBLEM,
+                f"{one.name} is not installed",
+                f"pip install 'localplane[{one.missing}]'",
+            )
+    for problem in programs.problems:
+        message = f"{problem.name} in the backends folder cannot be used: {problem.message}"
+        yield Finding("backend", Verdict.NOTE, message, "Correct it, or move it away.")
+
+
+def _answers(server: ExternalServer) -> Finding:
+    """See whether somebody listens where a server is said to be. It may be started later, so it need not be."""
+    try:
+        socket.create_connection(server.address, timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        message = f"{server.name} cannot be reached at {server.address}: {error.strerror or error}"
+        remedy = "Start that server, or correct --external-grpc-backends."
+        return Finding("backend", Verdict.NOTE, message, remedy)
+    return Finding("backend", Verdict.OK, f"{server.name} listens at {server.address}")
 
 
 def _loads(program: BackendProgram) -> Finding:

@@ -39,15 +39,27 @@ def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
         if option.is_switch:
             flag = click.option(option.flag, option.name, is_flag=True, default=None, help=shown)
         else:
-            flag = click.option(option.flag, option.name, metavar=option.metavar, help=shown)
+            flag = click.option(
+                option.flag,
+                option.name,
+                metavar=option.metavar,
+                multiple=option.is_repeatable,
+                callback=_given if option.is_repeatable else None,
+                help=shown,
+            )
         command = flag(command)
     return command
+
+
+def _given(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> Any:
+    """Return the values of an option that may be repeated, or None when it was not given."""
+    return list(values) or None
 
 
 @click.command()
 @click.option("--config", "file", metavar="FILE", type=Path, help="YAML file with settings.")
 @_with_settings
-def serve(file: Path | None, **flags: str | bool | None) -> None:
+def serve(file: Path | None, **flags: str | bool | list[str] | None) -> None:
     """Start the service: gRPC and REST, until a signal ends it.
 
     Each flag can also be set as LOCALPLANE_NAME in the environment, or as a key in the file.

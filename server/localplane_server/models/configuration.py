@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from localplane_server.config import BACKEND_NAME
+from localplane_server.models.engine_keys import ENGINE_KEYS, EngineValue, Kind
 from localplane_server.models.names import LONGEST_NAME, is_contained
 
 LARGEST_FILE = 1024 * 1024
@@ -20,7 +22,6 @@ MOST_ALIASES = 64
 DEEPEST_NESTING = 32
 """Mappings and lists inside each other. The C loader recurses and would crash at some depth."""
 
-_BACKEND = re.compile(r"[a-zA-Z0-9_.-]+")
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -81,6 +82,8 @@ class ModelConfig:
     """What it is, for people."""
     sampling: Sampling = Sampling()
     """How its tokens are sampled where a call does not say."""
+    engine: tuple[tuple[str, EngineValue], ...] = ()
+    """What is handed on to backends that are none of ours: fields of the protocol's `ModelOptions`, and values."""
 
 
 def read_configuration(path: Path, *, root: Path) -> ModelConfig:
@@ -136,8 +139,11 @@ def _configuration(content: Mapping[Any, Any], *, config_file: str) -> ModelConf
     if len(name.encode()) > LONGEST_NAME or any(ord(char) < 32 for char in name):  # noqa: PLR2004 - control characters
         raise ConfigurationError("name is too long or has control characters")
     backend = keys.get("backend", _text, "")
-    if backend and not _BACKEND.fullmatch(backend):
-        raise ConfigurationError(f"backend {backend!r} is not a name of letters, digits, - and _")
+    if backend and not BACKEND_NAME.fullmatch(backend):
+        # Never a path or an address: a configuration chooses among what the operator has, and brings nothing.
+        raise ConfigurationError(
+            f"backend {backend!r} is not a name of letters, digits, -, _ and ."
+        )
     file = parameters.get("model", _text, "") or keys.get("model", _text, "")
     if not is_contained(file):
         raise ConfigurationError(f"parameters.model {file!r} leads out of the models folder")
@@ -169,7 +175,22 @@ def _configuration(content: Mapping[Any, Any], *, config_file: str) -> ModelConf
             frequency_penalty=parameters.get("frequency_penalty", _number, None),
             presence_penalty=parameters.get("presence_penalty", _number, None),
         ),
+        engine=_engine(content),
     )
+
+
+def _engine(content: Mapping[Any, Any]) -> tuple[tuple[str, EngineValue], ...]:
+    found: dict[str, EngineValue] = {}
+    for path, (field, kind) in ENGINE_KEYS.items():
+        outer, _, key = path.rpartition(".")
+        keys = _Keys(content, "")
+        if outer:
+            keys = _Keys(keys.get(outer, _mapping, {}), f"{outer}.")
+        value = keys.get(key, _ENGINE_PARSERS[kind], None)
+        if value is not None:
+            # Of two keys for one field, the one that says something counts.
+            found[field] = found.get(field) or value
+    return tuple(found.items())
 
 
 class _Keys:
@@ -228,7 +249,49 @@ def _number(value: Any) -> float:
     return float(value)
 
 
+def _switch(value: Any) -> str:
+    # YAML reads on and off as true and false.
+    return ("on" if value else "off") if isinstance(value, bool) else _text(value)
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list):
+        raise TypeError("is not a list of numbers")
+    return tuple(_number(item) for item in value)
+
+
+def _contained(value: Any) -> str:
+    path = _text(value)
+    if not is_contained(path):
+        raise ValueError(f"{path!r} leads out of the models folder")
+    return path
+
+
+def _contained_all(value: Any) -> tuple[str, ...]:
+    return tuple(_contained(item) for item in _texts(value))
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(_mapping(value), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError("is not a mapping that JSON can hold") from error
+
+
 def _mapping(value: Any) -> dict[Any, Any]:
     if not isinstance(value, dict):
         raise TypeError("is not a mapping")
     return value
+
+
+_ENGINE_PARSERS: Mapping[Kind, Callable[[Any], Any]] = {
+    "flag": _flag,
+    "json": _json,
+    "number": _number,
+    "numbers": _numbers,
+    "path": _contained,
+    "paths": _contained_all,
+    "switch": _switch,
+    "text": _text,
+    "whole": _whole,
+}

@@ -6,7 +6,8 @@ from typing import Any
 
 from localplane.v1 import backend_pb2, backend_service_pb2, backend_service_pb2_grpc
 from localplane_server.errors import InvalidArgumentError
-from localplane_server.rpc.convert import backend_to_proto, installed_to_proto, report_to_proto
+from localplane_server.rpc.convert import backend_to_proto, report_to_proto
+from localplane_server.rpc.installed_backends import backend_problems, installed_to_proto
 from localplane_server.rpc.pages import page
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
@@ -54,7 +55,8 @@ class BackendServicer(backend_service_pb2_grpc.BackendServiceServicer):
         self, request: backend_service_pb2.ListInstalledBackendsRequest, context: Any
     ) -> backend_service_pb2.ListInstalledBackendsResponse:
         return backend_service_pb2.ListInstalledBackendsResponse(
-            backends=[installed_to_proto(program) for program in self._programs.all()]
+            backends=[installed_to_proto(one) for one in self._programs.all()],
+            problems=backend_problems(self._programs),
         )
 
     async def LoadModel(

@@ -17,7 +17,6 @@ from localplane_server.scheduling import monitor
 from localplane_server.scheduling.actor import BackendSnapshot, BackendState
 from localplane_server.scheduling.monitor import BackendReport
 from localplane_server.supervision.calls import ChatTurn, ToolCallPiece
-from localplane_server.supervision.programs import BackendProgram
 from localplane_server.supervision.sampling import TreeSample
 
 STATES = {
@@ -117,18 +116,6 @@ def report_to_proto(report: BackendReport) -> backend_pb2.BackendStatus:
         last_used=timestamp(snapshot.last_used),
         restarts=snapshot.restarts,
         unknown=report.unknown,
-    )
-
-
-def installed_to_proto(program: BackendProgram) -> backend_pb2.InstalledBackend:
-    """Return a program that can be started."""
-    return backend_pb2.InstalledBackend(
-        name=program.name,
-        is_system=True,
-        run_file=" ".join(program.argv),
-        aliases=program.aliases,
-        source=backend_pb2.BACKEND_SOURCE_SHIPPED,
-        missing=f"localplane[{program.missing}]" if program.missing else None,
     )
 
 

@@ -10,16 +10,21 @@ from localplane.v1 import model_pb2, model_service_pb2, model_service_pb2_grpc
 from localplane_server.errors import InvalidArgumentError
 from localplane_server.models.catalog import ModelCatalog
 from localplane_server.rpc.convert import model_to_proto
+from localplane_server.rpc.installed_backends import backend_problems
 from localplane_server.rpc.pages import page
 from localplane_server.scheduling.scheduler import Scheduler
+from localplane_server.supervision.programs import BackendPrograms
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     """Unpacks the request, calls the domain, packs the answer."""
 
-    def __init__(self, catalog: ModelCatalog, scheduler: Scheduler) -> None:
+    def __init__(
+        self, catalog: ModelCatalog, scheduler: Scheduler, programs: BackendPrograms
+    ) -> None:
         self._catalog = catalog
         self._scheduler = scheduler
+        self._programs = programs
 
     async def ListModels(
         self, request: model_service_pb2.ListModelsRequest, context: Any
@@ -53,6 +58,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.ReloadModelsRequest, context: Any
     ) -> model_service_pb2.ReloadModelsResponse:
         self._catalog.reload()
+        self._programs.reload()
         return model_service_pb2.ReloadModelsResponse(
             message="models reloaded",
             models=len(self._catalog.configured()) + len(self._catalog.loose()),
@@ -60,6 +66,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
                 model_pb2.ModelProblem(file=problem.file, message=problem.message)
                 for problem in self._catalog.problems
             ],
+            backend_problems=backend_problems(self._programs),
         )
 
 

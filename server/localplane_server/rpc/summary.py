@@ -11,7 +11,8 @@ from localplane_server.config import Endpoint, Settings
 from localplane_server.models.catalog import ModelCatalog
 from localplane_server.p2p.network import Network
 from localplane_server.rpc.access import Keys, Role
-from localplane_server.rpc.convert import backend_to_proto, installed_to_proto, model_to_proto
+from localplane_server.rpc.convert import backend_to_proto, model_to_proto
+from localplane_server.rpc.installed_backends import installed_to_proto
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
 from localplane_server.supervision.programs import BackendPrograms

@@ -22,8 +22,8 @@ from localplane_server.errors import (
     ModelNotLoadedError,
 )
 from localplane_server.models.configuration import ModelConfig
-from localplane_server.supervision.backend import DEATH_SECONDS, RunningBackend
 from localplane_server.supervision.backend_client import BackendClient
+from localplane_server.supervision.running import DEATH_SECONDS, RunningBackend
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ class ModelActor:
         self._state = BackendState.READY
         self._last_error = None
         self._loaded_at = datetime.now(UTC)
-        backend.process.exited.add_done_callback(lambda _: self._exited(backend))
+        backend.exited.add_done_callback(lambda _: self._exited(backend))
         self._events.emit(
             events.BackendReady(
                 model=self.model.name,
@@ -322,14 +322,16 @@ class ModelActor:
             )
         # The connection breaks a moment before the process is seen to end.
         await backend.wait_for_end(DEATH_SECONDS)
-        if not backend.process.exited.done():
+        if not backend.exited.done():
             return error
         lines = " | ".join(await backend.log_lines())
-        message = f"{backend.ended()} during the call; last lines of its log: {lines}"
+        message = f"{backend.ended()} during the call"
+        if lines:
+            message = f"{message}; last lines of its log: {lines}"
         return BackendGoneError(
             message,
             model=self.model.name,
-            exit=str(backend.process.exited.result()),
+            exit=str(backend.exited.result()),
             log=lines,
         )
 

@@ -6,12 +6,18 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 
-from localplane_server.errors import BackendFailedError, LocalplaneError, ModelNotLoadedError
+from localplane_server.errors import (
+    BackendFailedError,
+    BackendStatusFailedError,
+    LocalplaneError,
+    ModelNotLoadedError,
+    OverdueError,
+)
 from localplane_server.scheduling.actor import BackendSnapshot, BackendState, ModelActor
 from localplane_server.scheduling.scheduler import Scheduler
 from localplane_server.supervision import process_table
-from localplane_server.supervision.backend import RunningBackend
 from localplane_server.supervision.calls import Memory
+from localplane_server.supervision.running import RunningBackend
 from localplane_server.supervision.sampling import Sampler, TreeSample
 
 log = logging.getLogger(__name__)
@@ -63,7 +69,7 @@ class Monitor:
         self._scheduler = scheduler
         self._sampler = sampler
         self._samples: dict[int, TreeSample] = {}
-        self._failed_probes: dict[int, int] = {}
+        self._failed_probes: dict[RunningBackend, int] = {}
 
     async def run(self) -> None:
         """Sample and probe for ever."""
@@ -82,6 +88,7 @@ class Monitor:
             InvalidModelNameError: If the name cannot be one.
             ModelNotLoadedError: If the model is not loaded or there is no such model.
             BackendFailedError: If its backend failed and there is no process.
+            BackendStatusFailedError: If nothing is known of it but its own word, and that cannot be had.
         """
         actor = self._scheduler.actor(name)
         backend = actor.backend
@@ -92,15 +99,16 @@ class Monitor:
         if snapshot.pid not in self._samples:
             await self._sample([backend])
         sample = self.last_sample(snapshot)
-        unknown = {}
-        if sample is None:
-            unknown["memory_info"] = "the process could not be read"
-        if sample is None or sample.cpu_percent is None:
-            unknown["cpu_percent"] = "two samples are needed"
+        unknown = _unknown_figures(backend, sample)
         memory = reported_state = None
         try:
             own = await backend.client.status(STATUS_SECONDS)
         except LocalplaneError as error:
+            # One that serves one call at a time reports after the call.
+            is_busy = isinstance(error, OverdueError) and snapshot.in_flight > 0
+            if backend.unseen is not None and not is_busy:
+                _seen(actor)
+                raise BackendStatusFailedError(snapshot.model, error.message) from error
             unknown["memory"] = unknown["reported_state"] = error.message
         else:
             memory, reported_state = own.memory, own.reported_state
@@ -109,7 +117,7 @@ class Monitor:
         # It may have stopped or failed while it was asked.
         _seen(actor)
         report = _report(actor, sample, memory, reported_state, unknown)
-        broken = self._failed_probes.get(backend.pid, 0) >= FAILED_PROBES
+        broken = self._failed_probes.get(backend, 0) >= FAILED_PROBES
         if broken and report.monitor_state == READY:
             unknown["state"] = f"it did not answer {FAILED_PROBES} probes"
             return _report(actor, sample, memory, reported_state, unknown, monitor_state=ERROR)
@@ -122,7 +130,7 @@ class Monitor:
         await self._sample(backends)
         pids = {backend.pid for backend in backends}
         self._samples = {pid: one for pid, one in self._samples.items() if pid in pids}
-        self._failed_probes = {pid: n for pid, n in self._failed_probes.items() if pid in pids}
+        self._failed_probes = {one: n for one, n in self._failed_probes.items() if one in backends}
         await asyncio.gather(
             *(
                 self._probe(actor.backend)
@@ -134,14 +142,12 @@ class Monitor:
 
     async def _sample(self, backends: list[RunningBackend]) -> None:
         table = await asyncio.to_thread(process_table.snapshot)
-        trees = {backend.pid: backend.process.tree_in(table) for backend in backends}
+        trees = {one.pid: one.tree_in(table) for one in backends if one.pid is not None}
         self._samples.update(await self._sampler.sample(trees))
 
     async def _probe(self, backend: RunningBackend) -> None:
         is_well = await backend.client.health(PROBE_SECONDS)
-        self._failed_probes[backend.pid] = (
-            0 if is_well else self._failed_probes.get(backend.pid, 0) + 1
-        )
+        self._failed_probes[backend] = 0 if is_well else self._failed_probes.get(backend, 0) + 1
 
 
 def _seen(actor: ModelActor) -> BackendSnapshot:
@@ -153,6 +159,19 @@ def _seen(actor: ModelActor) -> BackendSnapshot:
     if snapshot.state is BackendState.STOPPED:
         raise ModelNotLoadedError(snapshot.model)
     return snapshot
+
+
+def _unknown_figures(backend: RunningBackend, sample: TreeSample | None) -> dict[str, str]:
+    """Say why figures of the operating system are missing, by their names."""
+    if backend.unseen is not None:
+        figures = ("memory_info", "memory_percent", "cpu_percent", "sampled_at", "pid")
+        return dict.fromkeys(figures, backend.unseen)
+    unknown = {}
+    if sample is None:
+        unknown["memory_info"] = "the process could not be read"
+    if sample is None or sample.cpu_percent is None:
+        unknown["cpu_percent"] = "two samples are needed"
+    return unknown
 
 
 def _report(

@@ -1,4 +1,4 @@
-"""One running backend: started and answering, loading a model, stopped for good."""
+"""A backend whose process is ours: started and answering, stopped for good."""
 
 from __future__ import annotations
 
@@ -9,36 +9,29 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote
 
 import psutil
 
-from localplane_server.errors import BackendGoneError, LoadFailedError, LocalplaneError
+from localplane_server.errors import BackendFailedError, LoadFailedError, LocalplaneError
 from localplane_server.supervision import process_table
 from localplane_server.supervision.backend_client import BackendClient
-from localplane_server.supervision.backend_process import BackendProcess, Launch
-from localplane_server.supervision.calls import LoadOptions
+from localplane_server.supervision.backend_process import BackendProcess, Exit, Launch
 from localplane_server.supervision.logs import tail
 from localplane_server.supervision.processes import Processes
 from localplane_server.supervision.programs import BackendProgram
+from localplane_server.supervision.running import FREE_SECONDS, RunningBackend, completed
 from localplane_server.supervision.sampling import Sampler
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 ANSWER_SECONDS = 120.0
 """How long a started program may take until it answers: some import for a minute."""
 ASK_AGAIN_SECONDS = 0.1
 """Pause before a program that did not answer well is asked again."""
-FREE_SECONDS = 5.0
-"""How long a backend may take to free its model before it is ended all the same."""
-DEATH_SECONDS = 5.0
-"""How long a process whose connection broke may take to be seen to end, on a machine that is busy."""
 TERM_SECONDS = 15.0
 """How long a backend may take to end by itself before it is killed."""
 LOG_LINES = 8
@@ -46,12 +39,15 @@ LOG_LINES = 8
 BIND_ATTEMPTS = 3
 """How many ports are tried when somebody else takes the reserved one first."""
 
-_SECRETS = ("LOCALPLANE_API_KEY", "LOCALAI_API_KEY", "API_KEY", "LOCALAI_GRPC_AUTH_TOKEN")
+_SECRETS = (
+    *("LOCALPLANE_API_KEY", "LOCALAI_API_KEY", "API_KEY"),
+    *("LOCALPLANE_EXTERNAL_GRPC_TOKEN", "LOCALAI_GRPC_AUTH_TOKEN"),
+)
 _LONGEST_FILE_NAME = 200
 
 
-class RunningBackend:
-    """A backend whose process answers. It has no model until `load`, and none after `stop`."""
+class ProcessBackend(RunningBackend):
+    """A backend that is a process of ours, and all that descends from it."""
 
     def __init__(
         self,
@@ -59,68 +55,30 @@ class RunningBackend:
         client: BackendClient,
         sampler: Sampler,
         *,
-        models_path: Path,
+        hidden: Sequence[Path],
     ) -> None:
+        super().__init__(process.launch.model, client, hidden=hidden)
         self.process = process
-        self.client = client
-        self.is_stopping = False
-        """Whether it was asked to stop: then a broken connection is no failure."""
         self._log_path = process.launch.log_path
         self._sampler = sampler
-        self._models_folder = f"{models_path}/"
 
     @property
     def pid(self) -> int:
         """Process that was started; others may have descended from it."""
         return self.process.pid
 
-    async def load(self, options: LoadOptions, *, timeout_seconds: float) -> None:
-        """Load the model.
+    @property
+    def exited(self) -> asyncio.Future[Exit]:
+        """Done once the process is dead."""
+        return self.process.exited
 
-        Raises:
-            LoadFailedError: If the backend refuses, does not answer in time, or ends meanwhile. The message carries
-                the cause and the last lines of the log.
-        """
-        loading = asyncio.ensure_future(self.client.load(options))
-        try:
-            await asyncio.wait(
-                (loading, self.process.exited),
-                timeout=timeout_seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if self.process.exited.done():
-                raise await self.load_error(self.ended())
-            if not loading.done():
-                raise await self.load_error(f"not loaded within {timeout_seconds:g} s")
-            try:
-                await loading
-            except BackendGoneError as error:
-                # The connection breaks a moment before the process is seen to end.
-                await self.wait_for_end(DEATH_SECONDS)
-                cause = self.ended() if self.process.exited.done() else error.message
-                raise await self.load_error(cause) from error
-            except LoadFailedError as error:
-                raise await self.load_error(error.message) from error
-        finally:
-            loading.cancel()
-
-    async def load_error(self, cause: str) -> LoadFailedError:
-        """Return the error of a load that failed for this cause, with the last lines of the log."""
-        message = f"cannot load model {self.process.launch.model}: {cause}"
-        lines = await self.log_lines()
-        if lines:
-            message = f"{message}; last lines of its log: {' | '.join(lines)}"
-        # Whoever asked for the model need not learn where this machine keeps it.
-        message = message.replace(self._models_folder, "")
-        return LoadFailedError(message, model=self.process.launch.model)
-
-    async def wait_for_end(self, seconds: float) -> None:
-        """Wait until the process has ended, but no longer than so many seconds."""
-        await asyncio.wait((self.process.exited,), timeout=seconds)
+    def tree_in(self, table: Mapping[int, process_table.Entry]) -> list[int]:
+        """Return the living processes of the tree, the backend first."""
+        return self.process.tree_in(table)
 
     def ended(self) -> str:
         """Say how the process ended."""
-        return f"the backend ended with {self.process.exited.result()}"
+        return f"the backend ended with {self.exited.result()}"
 
     async def log_lines(self) -> list[str]:
         """Return the last lines that the backend wrote."""
@@ -131,17 +89,9 @@ class RunningBackend:
     async def stop(
         self, *, free: bool = True, cut_calls: bool = False, within_seconds: float | None = None
     ) -> int | None:
-        """End the backend and return the bytes that came back, or None when they could not be read.
-
-        Returns when no process of its tree is left. Stopping a backend that ended by itself sweeps what it left.
-
-        Args:
-            free: Whether the backend is asked to free its model first.
-            cut_calls: Whether calls in flight are cut first. Else they end when the process does.
-            within_seconds: How long all of it may take before everything is killed. Default: as long as a backend
-                may take to free its model and to end by itself.
-        """
-        self.is_stopping = True
+        """End it, as every running backend; returns when no process of its tree is left."""
+        # After an end of its own, calls have been cut by that and not by this.
+        self.is_stopping = self.is_stopping or not self.exited.done()
         free_seconds, term_seconds = FREE_SECONDS, TERM_SECONDS
         if within_seconds is not None:
             free_seconds = min(free_seconds, within_seconds / 4)
@@ -153,20 +103,13 @@ class RunningBackend:
                 if cut_calls:
                     await self.client.cut_calls()
                 if free:
-                    await self._free(free_seconds)
+                    await self.free(free_seconds)
         finally:
             try:
                 await self.process.stop(term_seconds=term_seconds)
             finally:
                 await self.client.close()
         return freed
-
-    async def _free(self, seconds: float) -> None:
-        try:
-            await self.client.free(seconds)
-        except LocalplaneError as error:
-            # The process is about to end, which frees it all the same.
-            log.debug("a backend did not free its model", extra={"cause": error.message})
 
     async def _proportional_memory(self) -> int | None:
         try:
@@ -206,7 +149,7 @@ class BackendLauncher:
             name = f"{name[:_LONGEST_FILE_NAME]}-{hashlib.sha256(model.encode()).hexdigest()[:16]}"
         return self._log_dir / f"{name}.log"
 
-    async def launch(self, model: str, program: BackendProgram) -> RunningBackend:
+    async def launch(self, model: str, program: BackendProgram) -> ProcessBackend:
         """Start a program for a model and return once it answers.
 
         Raises:
@@ -222,27 +165,38 @@ class BackendLauncher:
             if backend is None:
                 self._reserved.discard(port)
                 continue
-            backend.process.exited.add_done_callback(partial(self._release_port, port))
+            backend.exited.add_done_callback(partial(self._release_port, port))
             return backend
         message = f"cannot load model {model}: no port to listen on in {BIND_ATTEMPTS} attempts"
         raise LoadFailedError(message, model=model)
 
     async def _launch_on(
         self, port: int, model: str, program: BackendProgram
-    ) -> RunningBackend | None:
+    ) -> ProcessBackend | None:
         """Start the program on a port; None when somebody else took the port."""
         address = f"127.0.0.1:{port}"
         token = secrets.token_urlsafe(24)
         launch = Launch(
             model=model,
             argv=(*program.argv, "--addr", address),
-            env={**self._environment, "LOCALAI_GRPC_AUTH_TOKEN": token},
-            cwd=None,
+            env={
+                **self._environment,
+                **program.env,
+                "LOCALAI_GRPC_AUTH_TOKEN": token,
+            },
+            cwd=program.cwd,
             log_path=self.log_path(model),
         )
-        process = await self._spawn(launch)
+        try:
+            process = await self._spawn(launch)
+        except BackendFailedError as error:
+            # A script without a first line, an interpreter that is missing. Where it lies is for the log.
+            log.warning("a backend cannot be started", extra={"cause": error.message})
+            message = error.message.replace(program.argv[0], Path(program.argv[0]).name)
+            raise LoadFailedError(message, model=model) from error
         client = BackendClient(address, token=token, model=model)
-        backend = RunningBackend(process, client, self._sampler, models_path=self._models_path)
+        hidden = [self._models_path, *([program.cwd] if program.cwd else [])]
+        backend = ProcessBackend(process, client, self._sampler, hidden=hidden)
         try:
             if not await self._wait_for_answer(backend):
                 if process.exited.done() and _is_taken(port):
@@ -269,15 +223,13 @@ class BackendLauncher:
                 await completed(process.stop(term_seconds=0.0))
             raise
 
-    async def _wait_for_answer(self, backend: RunningBackend) -> bool:
+    async def _wait_for_answer(self, backend: ProcessBackend) -> bool:
         deadline = time.monotonic() + ANSWER_SECONDS
         while (left := deadline - time.monotonic()) > 0:
             answer = asyncio.ensure_future(backend.client.health(timeout_seconds=left))
             try:
-                await asyncio.wait(
-                    (answer, backend.process.exited), return_when=asyncio.FIRST_COMPLETED
-                )
-                if backend.process.exited.done():
+                await asyncio.wait((answer, backend.exited), return_when=asyncio.FIRST_COMPLETED)
+                if backend.exited.done():
                     return False
                 if answer.result():
                     return True
@@ -319,17 +271,6 @@ def _is_taken(port: int) -> bool:
         except OSError:
             return True
     return False
-
-
-async def completed(work: Awaitable[T]) -> T:
-    """Return what the work returns, however often the caller is cancelled meanwhile: for cleaning up."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError:
-            log.debug("a clean-up goes on")
-    return task.result()
 
 
 def _listens(process: BackendProcess, port: int) -> bool:

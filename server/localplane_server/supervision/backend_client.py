@@ -37,7 +37,9 @@ T = TypeVar("T")
 MAX_MESSAGE_BYTES = 50 * 1024 * 1024
 """LocalAI's limit, which its backends have too."""
 KNOCK_SECONDS = 0.005
-"""How often to try whether somebody listens at last. gRPC itself waits a tenth of a second."""
+"""Pause before it is tried again whether somebody listens, at first. gRPC itself waits a tenth of a second."""
+LONGEST_KNOCK_SECONDS = 0.1
+"""What the pause grows to: a program that imports for a minute is not to be asked a thousand times."""
 CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -51,7 +53,11 @@ CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     # A proxy of the environment is for the outside world.
     ("grpc.enable_http_proxy", 0),
+    # A connection that ends without a word is a backend that ended, so none may end because nobody called.
+    ("grpc.client_idle_timeout_ms", 2**31 - 1),
 )
+LONGEST_QUOTE = 100
+"""Bytes of an answer that an error repeats."""
 FINISH_REASON = "x-finish-reason"
 """Trailing metadata of our own backends. LocalAI's backends do not say why an answer ended."""
 SLOT = "x-slot-id"
@@ -117,6 +123,29 @@ class BackendClient:
             return False
         self._is_connected = True
         return reply.message == b"OK"
+
+    async def check(self, timeout_seconds: float) -> None:
+        """Ask once whether the backend is well.
+
+        Raises:
+            LocalplaneError: If it does not answer, or not with `OK`: whatever listens there may be anything.
+        """
+        call = self._stub.Health(
+            backend_pb2.HealthMessage(), timeout=timeout_seconds, metadata=self._metadata
+        )
+        reply = await self._call("answer Health", call)
+        if reply.message != b"OK":
+            text = reply.message[:LONGEST_QUOTE].decode("utf-8", "replace")
+            message = f"the backend of {self._model} answers {text!r} and not OK to Health"
+            raise errors.BackendFailedError(message, model=self._model)
+        self._is_connected = True
+
+    async def disconnected(self) -> None:
+        """Return once the connection, over which a call was answered before, is lost or closed."""
+        channel = self._channel
+        # Cancelling this leaves the wait to the channel until that is closed: wait with `asyncio.wait` and a limit.
+        while (state := channel.get_state()) is grpc.ChannelConnectivity.READY:
+            await channel.wait_for_state_change(state)
 
     async def load(self, options: LoadOptions) -> None:
         """Load the model. Takes as long as it takes: whoever calls has the deadline.
@@ -297,6 +326,7 @@ class BackendClient:
 
     async def _knock(self) -> None:
         """Return once somebody listens."""
+        pause = KNOCK_SECONDS
         while True:
             try:
                 if self._address.startswith("unix:"):
@@ -306,7 +336,8 @@ class BackendClient:
                     host, _, port = self._address.rpartition(":")
                     _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
             except OSError:
-                await asyncio.sleep(KNOCK_SECONDS)
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.02, LONGEST_KNOCK_SECONDS)
             else:
                 writer.close()
                 return
@@ -374,7 +405,7 @@ class BackendClient:
 
 
 def _model_options(options: LoadOptions) -> backend_pb2.ModelOptions:
-    return backend_pb2.ModelOptions(
+    request = backend_pb2.ModelOptions(
         Model=options.model,
         ModelFile=options.model_file,
         ModelPath=options.models_path,
@@ -397,6 +428,8 @@ def _model_options(options: LoadOptions) -> backend_pb2.ModelOptions:
         Type=options.type,
         Options=options.options,
     )
+    request.MergeFrom(backend_pb2.ModelOptions(**dict(options.further)))
+    return request
 
 
 def _message(turn: ChatTurn) -> backend_pb2.Message:

@@ -56,6 +56,8 @@ class LoadOptions:
     """Kind of model, of backends that serve several."""
     options: tuple[str, ...] = ()
     """The backend's own options, each `key:value`."""
+    further: tuple[tuple[str, Any], ...] = ()
+    """Further fields, by the protocol's names. They win over those above."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

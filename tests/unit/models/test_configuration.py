@@ -66,6 +66,7 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
             use_cases=frozenset({"flag_x", "chat"}),
             description="a model",
             sampling=Sampling(temperature=0.2, top_p=0.9, top_k=40, max_tokens=64, seed=-1),
+            engine=(("Seed", -1),),
         )
         == model
     )
@@ -97,6 +98,19 @@ def test_a_number_as_name_is_its_text(tmp_path: Path) -> None:
         ("name: a\nparameters: {temperature: .nan}", "parameters.temperature"),
         ("name: a\nbackend: ../../bin/sh", "backend"),
         ("name: a\nbackend: /bin/sh", "backend"),
+        ("name: a\nbackend: ..", "backend"),
+        ("name: a\nbackend: .hidden", "backend"),
+        ("name: a\nbackend: a/run.sh", "backend"),
+        ("name: a\nbackend: a\\b", "backend"),
+        ('name: a\nbackend: "llama\\0"', "backend"),
+        ('name: a\nbackend: "llama\\n"', "backend"),
+        ("name: a\nbackend: 'http://elsewhere:1'", "backend"),
+        ("name: a\nbackend: elsewhere:50051", "backend"),
+        ("name: a\nbackend: llama --addr 0.0.0.0:1", "backend"),
+        ("name: a\nbackend: $(reboot)", "backend"),
+        ("name: a\nbackend: -c", "backend"),
+        (f"name: a\nbackend: {'b' * 129}", "backend"),
+        ("name: a\nbackend: [llama]", "backend"),
         ("name: a\nparameters: {model: ../secret}", "leads out"),
         ("name: a\nparameters: {model: /etc/passwd}", "leads out"),
         ("name: !!python/object/apply:os.system [id]", "not YAML"),

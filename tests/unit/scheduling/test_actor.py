@@ -24,18 +24,13 @@ from localplane_server.scheduling.tasks import DetachedTasks
 MODEL = ModelConfig(name="m", backend="fake")
 
 
-class FakeProcess:
-    def __init__(self) -> None:
-        self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-
 class FakeBackend:
     """A backend of which tests decide when it stops and when it dies."""
 
     pid = 7
 
     def __init__(self) -> None:
-        self.process = FakeProcess()
+        self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.client = object()
         self.may_stop = asyncio.Event()
         self.may_stop.set()
@@ -51,10 +46,10 @@ class FakeBackend:
         return 1000
 
     async def wait_for_end(self, seconds: float) -> None:
-        await asyncio.wait((self.process.exited,), timeout=seconds)
+        await asyncio.wait((self.exited,), timeout=seconds)
 
     def ended(self) -> str:
-        return f"the backend ended with {self.process.exited.result()}"
+        return f"the backend ended with {self.exited.result()}"
 
     async def log_lines(self) -> list[str]:
         return ["last words"]
@@ -250,7 +245,7 @@ class TestLease:
         await stage.load()
         with pytest.raises(BackendGoneError, match=r"signal 9.*last words") as caught:  # noqa: PT012
             async with stage.actor.lease():
-                stage.backend.process.exited.set_result("signal 9")
+                stage.backend.exited.set_result("signal 9")
                 raise BackendGoneError("connection reset", model="m")
 
         assert "signal 9" == caught.value.metadata["exit"]
@@ -259,7 +254,7 @@ class TestLease:
         """It is seen at once, what it left is swept, and the next load starts another."""
         await stage.load()
         dead = stage.backend
-        dead.process.exited.set_result("exit code 1")
+        dead.exited.set_result("exit code 1")
         await settle()
         assert (BackendState.FAILED, [False]) == (stage.actor.state, dead.stops)
         assert "last words" in (stage.actor.snapshot().last_error or "")
@@ -386,7 +381,7 @@ class TestStop:
             await stage.load()
         stage.start.error = None
         await stage.load()
-        stage.backend.process.exited.set_result("exit code 1")
+        stage.backend.exited.set_result("exit code 1")
         await settle()
         stage.start.may_finish.clear()
         stage.actor.begin_load(MODEL)

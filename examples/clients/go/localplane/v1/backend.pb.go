@@ -224,6 +224,10 @@ const (
 	BackendSource_BACKEND_SOURCE_UNSPECIFIED BackendSource = 0
 	// Shipped with Localplane.
 	BackendSource_BACKEND_SOURCE_SHIPPED BackendSource = 1
+	// From the backends folder.
+	BackendSource_BACKEND_SOURCE_INSTALLED BackendSource = 2
+	// Named by the operator: a program elsewhere on this machine, or a server that somebody else runs.
+	BackendSource_BACKEND_SOURCE_EXTERNAL BackendSource = 3
 )
 
 // Enum value maps for BackendSource.
@@ -231,10 +235,14 @@ var (
 	BackendSource_name = map[int32]string{
 		0: "BACKEND_SOURCE_UNSPECIFIED",
 		1: "BACKEND_SOURCE_SHIPPED",
+		2: "BACKEND_SOURCE_INSTALLED",
+		3: "BACKEND_SOURCE_EXTERNAL",
 	}
 	BackendSource_value = map[string]int32{
 		"BACKEND_SOURCE_UNSPECIFIED": 0,
 		"BACKEND_SOURCE_SHIPPED":     1,
+		"BACKEND_SOURCE_INSTALLED":   2,
+		"BACKEND_SOURCE_EXTERNAL":    3,
 	}
 )
 
@@ -665,7 +673,144 @@ func (x *Backend) GetLastUsed() *timestamppb.Timestamp {
 	return nil
 }
 
-// A backend that can be started. The names of the first four fields in JSON are LocalAI's.
+// What an installation wrote beside a backend. The names of the fields are LocalAI's; what was not written is absent.
+type BackendMetadata struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Another name that means the backend.
+	Alias *string `protobuf:"bytes,1,opt,name=alias,proto3,oneof" json:"alias,omitempty"`
+	// Backend that this one stands for.
+	MetaBackendFor *string `protobuf:"bytes,2,opt,name=meta_backend_for,json=metaBackendFor,proto3,oneof" json:"meta_backend_for,omitempty"`
+	// Name of the backend in its gallery.
+	Name *string `protobuf:"bytes,3,opt,name=name,proto3,oneof" json:"name,omitempty"`
+	// Gallery that the backend is from.
+	GalleryUrl *string `protobuf:"bytes,4,opt,name=gallery_url,json=galleryUrl,proto3,oneof" json:"gallery_url,omitempty"`
+	// When the backend was installed, as its installation wrote it.
+	InstalledAt   *string `protobuf:"bytes,5,opt,name=installed_at,json=installedAt,proto3,oneof" json:"installed_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackendMetadata) Reset() {
+	*x = BackendMetadata{}
+	mi := &file_localplane_v1_backend_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackendMetadata) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackendMetadata) ProtoMessage() {}
+
+func (x *BackendMetadata) ProtoReflect() protoreflect.Message {
+	mi := &file_localplane_v1_backend_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackendMetadata.ProtoReflect.Descriptor instead.
+func (*BackendMetadata) Descriptor() ([]byte, []int) {
+	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *BackendMetadata) GetAlias() string {
+	if x != nil && x.Alias != nil {
+		return *x.Alias
+	}
+	return ""
+}
+
+func (x *BackendMetadata) GetMetaBackendFor() string {
+	if x != nil && x.MetaBackendFor != nil {
+		return *x.MetaBackendFor
+	}
+	return ""
+}
+
+func (x *BackendMetadata) GetName() string {
+	if x != nil && x.Name != nil {
+		return *x.Name
+	}
+	return ""
+}
+
+func (x *BackendMetadata) GetGalleryUrl() string {
+	if x != nil && x.GalleryUrl != nil {
+		return *x.GalleryUrl
+	}
+	return ""
+}
+
+func (x *BackendMetadata) GetInstalledAt() string {
+	if x != nil && x.InstalledAt != nil {
+		return *x.InstalledAt
+	}
+	return ""
+}
+
+// Something in the backends folder that cannot be used, or not under each of its names.
+type BackendProblem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name in the backends folder; `.` for the folder itself.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What is wrong with it.
+	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackendProblem) Reset() {
+	*x = BackendProblem{}
+	mi := &file_localplane_v1_backend_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackendProblem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackendProblem) ProtoMessage() {}
+
+func (x *BackendProblem) ProtoReflect() protoreflect.Message {
+	mi := &file_localplane_v1_backend_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackendProblem.ProtoReflect.Descriptor instead.
+func (*BackendProblem) Descriptor() ([]byte, []int) {
+	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *BackendProblem) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *BackendProblem) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// A backend that can be used. The names in JSON that begin with a capital are LocalAI's.
 type InstalledBackend struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name, as a model's configuration gives it.
@@ -674,21 +819,25 @@ type InstalledBackend struct {
 	IsSystem bool `protobuf:"varint,2,opt,name=is_system,json=isSystem,proto3" json:"is_system,omitempty"`
 	// Whether the name only stands for other backends.
 	IsMeta bool `protobuf:"varint,3,opt,name=is_meta,json=isMeta,proto3" json:"is_meta,omitempty"`
-	// Program that is started.
+	// Program that is started. Empty for a server that somebody else runs.
 	RunFile string `protobuf:"bytes,4,opt,name=run_file,json=runFile,proto3" json:"run_file,omitempty"`
 	// Other names that mean it.
 	Aliases []string `protobuf:"bytes,5,rep,name=aliases,proto3" json:"aliases,omitempty"`
 	// Where it comes from.
 	Source BackendSource `protobuf:"varint,6,opt,name=source,proto3,enum=localplane.v1.BackendSource" json:"source,omitempty"`
 	// What must be installed before it can start, such as `localplane[llama]`. Null when nothing is missing.
-	Missing       *string `protobuf:"bytes,7,opt,name=missing,proto3,oneof" json:"missing,omitempty"`
+	Missing *string `protobuf:"bytes,7,opt,name=missing,proto3,oneof" json:"missing,omitempty"`
+	// What its installation wrote. Null where nothing did.
+	Metadata *BackendMetadata `protobuf:"bytes,8,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// Where the server listens that somebody else runs, as `HOST:PORT`. Null for a program.
+	Address       *string `protobuf:"bytes,9,opt,name=address,proto3,oneof" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InstalledBackend) Reset() {
 	*x = InstalledBackend{}
-	mi := &file_localplane_v1_backend_proto_msgTypes[4]
+	mi := &file_localplane_v1_backend_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -700,7 +849,7 @@ func (x *InstalledBackend) String() string {
 func (*InstalledBackend) ProtoMessage() {}
 
 func (x *InstalledBackend) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_proto_msgTypes[4]
+	mi := &file_localplane_v1_backend_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -713,7 +862,7 @@ func (x *InstalledBackend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstalledBackend.ProtoReflect.Descriptor instead.
 func (*InstalledBackend) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{4}
+	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *InstalledBackend) GetName() string {
@@ -761,6 +910,20 @@ func (x *InstalledBackend) GetSource() BackendSource {
 func (x *InstalledBackend) GetMissing() string {
 	if x != nil && x.Missing != nil {
 		return *x.Missing
+	}
+	return ""
+}
+
+func (x *InstalledBackend) GetMetadata() *BackendMetadata {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *InstalledBackend) GetAddress() string {
+	if x != nil && x.Address != nil {
+		return *x.Address
 	}
 	return ""
 }
@@ -820,7 +983,22 @@ const file_localplane_v1_backend_proto_rawDesc = "" +
 	"\tlast_used\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\blastUsedB\x06\n" +
 	"\x04_pidB\r\n" +
-	"\v_last_error\"\xa3\x02\n" +
+	"\v_last_error\"\xa9\x02\n" +
+	"\x0fBackendMetadata\x12\x1f\n" +
+	"\x05alias\x18\x01 \x01(\tB\x04\x88\xdc\x18\x01H\x00R\x05alias\x88\x01\x01\x123\n" +
+	"\x10meta_backend_for\x18\x02 \x01(\tB\x04\x88\xdc\x18\x01H\x01R\x0emetaBackendFor\x88\x01\x01\x12\x1d\n" +
+	"\x04name\x18\x03 \x01(\tB\x04\x88\xdc\x18\x01H\x02R\x04name\x88\x01\x01\x12*\n" +
+	"\vgallery_url\x18\x04 \x01(\tB\x04\x88\xdc\x18\x01H\x03R\n" +
+	"galleryUrl\x88\x01\x01\x12,\n" +
+	"\finstalled_at\x18\x05 \x01(\tB\x04\x88\xdc\x18\x01H\x04R\vinstalledAt\x88\x01\x01B\b\n" +
+	"\x06_aliasB\x13\n" +
+	"\x11_meta_backend_forB\a\n" +
+	"\x05_nameB\x0e\n" +
+	"\f_gallery_urlB\x0f\n" +
+	"\r_installed_at\">\n" +
+	"\x0eBackendProblem\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\x98\x03\n" +
 	"\x10InstalledBackend\x12\x1c\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xea\xdb\x18\x04NameR\x04name\x12)\n" +
 	"\tis_system\x18\x02 \x01(\bB\f\xea\xdb\x18\bIsSystemR\bisSystem\x12#\n" +
@@ -829,9 +1007,13 @@ const file_localplane_v1_backend_proto_rawDesc = "" +
 	"\brun_file\x18\x04 \x01(\tB\v\xea\xdb\x18\aRunFileR\arunFile\x12\x18\n" +
 	"\aaliases\x18\x05 \x03(\tR\aaliases\x124\n" +
 	"\x06source\x18\x06 \x01(\x0e2\x1c.localplane.v1.BackendSourceR\x06source\x12\x1d\n" +
-	"\amissing\x18\a \x01(\tH\x00R\amissing\x88\x01\x01B\n" +
+	"\amissing\x18\a \x01(\tH\x00R\amissing\x88\x01\x01\x12H\n" +
+	"\bmetadata\x18\b \x01(\v2\x1e.localplane.v1.BackendMetadataB\f\xea\xdb\x18\bMetadataR\bmetadata\x12\x1d\n" +
+	"\aaddress\x18\t \x01(\tH\x01R\aaddress\x88\x01\x01B\n" +
 	"\n" +
-	"\b_missing*\xe6\x01\n" +
+	"\b_missingB\n" +
+	"\n" +
+	"\b_address*\xe6\x01\n" +
 	"\fBackendState\x12\x1d\n" +
 	"\x19BACKEND_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15BACKEND_STATE_STOPPED\x10\x01\x12\x1a\n" +
@@ -851,10 +1033,12 @@ const file_localplane_v1_backend_proto_rawDesc = "" +
 	"\x1cREPORTED_STATE_UNINITIALIZED\x10\x01\x12\x17\n" +
 	"\x13REPORTED_STATE_BUSY\x10\x02\x12\x18\n" +
 	"\x14REPORTED_STATE_READY\x10\x03\x12\x18\n" +
-	"\x14REPORTED_STATE_ERROR\x10\x04*K\n" +
+	"\x14REPORTED_STATE_ERROR\x10\x04*\x86\x01\n" +
 	"\rBackendSource\x12\x1e\n" +
 	"\x1aBACKEND_SOURCE_UNSPECIFIED\x10\x00\x12\x1a\n" +
-	"\x16BACKEND_SOURCE_SHIPPED\x10\x01Ba\n" +
+	"\x16BACKEND_SOURCE_SHIPPED\x10\x01\x12\x1c\n" +
+	"\x18BACKEND_SOURCE_INSTALLED\x10\x02\x12\x1b\n" +
+	"\x17BACKEND_SOURCE_EXTERNAL\x10\x03Ba\n" +
 	"\x11dev.localplane.v1B\fBackendProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3"
 
 var (
@@ -870,7 +1054,7 @@ func file_localplane_v1_backend_proto_rawDescGZIP() []byte {
 }
 
 var file_localplane_v1_backend_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_localplane_v1_backend_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_localplane_v1_backend_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_localplane_v1_backend_proto_goTypes = []any{
 	(BackendState)(0),             // 0: localplane.v1.BackendState
 	(MonitorState)(0),             // 1: localplane.v1.MonitorState
@@ -880,30 +1064,33 @@ var file_localplane_v1_backend_proto_goTypes = []any{
 	(*ProcessMemory)(nil),         // 5: localplane.v1.ProcessMemory
 	(*BackendStatus)(nil),         // 6: localplane.v1.BackendStatus
 	(*Backend)(nil),               // 7: localplane.v1.Backend
-	(*InstalledBackend)(nil),      // 8: localplane.v1.InstalledBackend
-	nil,                           // 9: localplane.v1.BackendMemory.BreakdownEntry
-	nil,                           // 10: localplane.v1.BackendStatus.UnknownEntry
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*BackendMetadata)(nil),       // 8: localplane.v1.BackendMetadata
+	(*BackendProblem)(nil),        // 9: localplane.v1.BackendProblem
+	(*InstalledBackend)(nil),      // 10: localplane.v1.InstalledBackend
+	nil,                           // 11: localplane.v1.BackendMemory.BreakdownEntry
+	nil,                           // 12: localplane.v1.BackendStatus.UnknownEntry
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 }
 var file_localplane_v1_backend_proto_depIdxs = []int32{
-	9,  // 0: localplane.v1.BackendMemory.breakdown:type_name -> localplane.v1.BackendMemory.BreakdownEntry
+	11, // 0: localplane.v1.BackendMemory.breakdown:type_name -> localplane.v1.BackendMemory.BreakdownEntry
 	1,  // 1: localplane.v1.BackendStatus.state:type_name -> localplane.v1.MonitorState
 	4,  // 2: localplane.v1.BackendStatus.memory:type_name -> localplane.v1.BackendMemory
 	2,  // 3: localplane.v1.BackendStatus.reported_state:type_name -> localplane.v1.ReportedState
 	5,  // 4: localplane.v1.BackendStatus.memory_info:type_name -> localplane.v1.ProcessMemory
-	11, // 5: localplane.v1.BackendStatus.sampled_at:type_name -> google.protobuf.Timestamp
-	11, // 6: localplane.v1.BackendStatus.last_used:type_name -> google.protobuf.Timestamp
-	10, // 7: localplane.v1.BackendStatus.unknown:type_name -> localplane.v1.BackendStatus.UnknownEntry
+	13, // 5: localplane.v1.BackendStatus.sampled_at:type_name -> google.protobuf.Timestamp
+	13, // 6: localplane.v1.BackendStatus.last_used:type_name -> google.protobuf.Timestamp
+	12, // 7: localplane.v1.BackendStatus.unknown:type_name -> localplane.v1.BackendStatus.UnknownEntry
 	0,  // 8: localplane.v1.Backend.state:type_name -> localplane.v1.BackendState
 	5,  // 9: localplane.v1.Backend.memory_info:type_name -> localplane.v1.ProcessMemory
-	11, // 10: localplane.v1.Backend.loaded_at:type_name -> google.protobuf.Timestamp
-	11, // 11: localplane.v1.Backend.last_used:type_name -> google.protobuf.Timestamp
+	13, // 10: localplane.v1.Backend.loaded_at:type_name -> google.protobuf.Timestamp
+	13, // 11: localplane.v1.Backend.last_used:type_name -> google.protobuf.Timestamp
 	3,  // 12: localplane.v1.InstalledBackend.source:type_name -> localplane.v1.BackendSource
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	8,  // 13: localplane.v1.InstalledBackend.metadata:type_name -> localplane.v1.BackendMetadata
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_localplane_v1_backend_proto_init() }
@@ -915,13 +1102,14 @@ func file_localplane_v1_backend_proto_init() {
 	file_localplane_v1_backend_proto_msgTypes[2].OneofWrappers = []any{}
 	file_localplane_v1_backend_proto_msgTypes[3].OneofWrappers = []any{}
 	file_localplane_v1_backend_proto_msgTypes[4].OneofWrappers = []any{}
+	file_localplane_v1_backend_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_localplane_v1_backend_proto_rawDesc), len(file_localplane_v1_backend_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

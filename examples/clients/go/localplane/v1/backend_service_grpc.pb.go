@@ -38,18 +38,20 @@ type BackendServiceClient interface {
 	//
 	// Never loads a model and never waits for one: the backend is asked for its own figures for at most one second.
 	// Answers `MODEL_NOT_LOADED` when the model is not loaded or not known, `BACKEND_FAILED` with the exit code when its
-	// process ended by itself, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has
-	// control characters.
+	// process ended by itself, `BACKEND_STATUS_FAILED` when the backend runs outside this service and does not report its
+	// status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
 	GetBackendStatus(ctx context.Context, in *GetBackendStatusRequest, opts ...grpc.CallOption) (*BackendStatus, error)
 	// Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model.
 	ListBackends(ctx context.Context, in *ListBackendsRequest, opts ...grpc.CallOption) (*ListBackendsResponse, error)
-	// Lists the backends that can be started, by name.
+	// Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
+	// those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
 	ListInstalledBackends(ctx context.Context, in *ListInstalledBackendsRequest, opts ...grpc.CallOption) (*ListInstalledBackendsResponse, error)
 	// Loads a model and answers when it is ready, or at once when `wait` is false.
 	//
 	// Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-	// not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, and `LOAD_FAILED` with the last lines of the
-	// backend's log when it does not load.
+	// not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
+	// that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
+	// with the last lines of the backend's log when it does not load.
 	LoadModel(ctx context.Context, in *LoadModelRequest, opts ...grpc.CallOption) (*LoadModelResponse, error)
 	// Stops the backend of a model and answers when no process of it is left.
 	//
@@ -127,18 +129,20 @@ type BackendServiceServer interface {
 	//
 	// Never loads a model and never waits for one: the backend is asked for its own figures for at most one second.
 	// Answers `MODEL_NOT_LOADED` when the model is not loaded or not known, `BACKEND_FAILED` with the exit code when its
-	// process ended by itself, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has
-	// control characters.
+	// process ended by itself, `BACKEND_STATUS_FAILED` when the backend runs outside this service and does not report its
+	// status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
 	GetBackendStatus(context.Context, *GetBackendStatusRequest) (*BackendStatus, error)
 	// Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model.
 	ListBackends(context.Context, *ListBackendsRequest) (*ListBackendsResponse, error)
-	// Lists the backends that can be started, by name.
+	// Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
+	// those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
 	ListInstalledBackends(context.Context, *ListInstalledBackendsRequest) (*ListInstalledBackendsResponse, error)
 	// Loads a model and answers when it is ready, or at once when `wait` is false.
 	//
 	// Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-	// not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, and `LOAD_FAILED` with the last lines of the
-	// backend's log when it does not load.
+	// not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
+	// that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
+	// with the last lines of the backend's log when it does not load.
 	LoadModel(context.Context, *LoadModelRequest) (*LoadModelResponse, error)
 	// Stops the backend of a model and answers when no process of it is left.
 	//

@@ -396,7 +396,7 @@ type ChatRequest struct {
 	Stream bool `protobuf:"varint,15,opt,name=stream,proto3" json:"stream,omitempty"`
 	// What the stream carries besides the answer.
 	StreamOptions *StreamOptions `protobuf:"bytes,16,opt,name=stream_options,json=streamOptions,proto3" json:"stream_options,omitempty"`
-	// Tools that the model may call, in OpenAI's shape. At most 1024.
+	// Tools that the model may call, in OpenAI's shape. At most 1024, of 1 MiB together.
 	Tools []*structpb.Struct `protobuf:"bytes,17,rep,name=tools,proto3" json:"tools,omitempty"`
 	// `none`, `auto`, `required`, or the function to call.
 	ToolChoice *structpb.Value `protobuf:"bytes,18,opt,name=tool_choice,json=toolChoice,proto3" json:"tool_choice,omitempty"`

@@ -207,7 +207,7 @@ func (x *GetModelRequest) GetName() string {
 	return ""
 }
 
-// Asks to read the models folder again.
+// Asks to read the models folder and the backends folder again.
 type ReloadModelsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -252,9 +252,11 @@ type ReloadModelsResponse struct {
 	// How many models there are.
 	Models int32 `protobuf:"varint,2,opt,name=models,proto3" json:"models,omitempty"`
 	// Files that could not be used.
-	Problems      []*ModelProblem `protobuf:"bytes,3,rep,name=problems,proto3" json:"problems,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Problems []*ModelProblem `protobuf:"bytes,3,rep,name=problems,proto3" json:"problems,omitempty"`
+	// What lies in the backends folder and cannot be used, by name.
+	BackendProblems []*BackendProblem `protobuf:"bytes,4,rep,name=backend_problems,json=backendProblems,proto3" json:"backend_problems,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ReloadModelsResponse) Reset() {
@@ -308,11 +310,18 @@ func (x *ReloadModelsResponse) GetProblems() []*ModelProblem {
 	return nil
 }
 
+func (x *ReloadModelsResponse) GetBackendProblems() []*BackendProblem {
+	if x != nil {
+		return x.BackendProblems
+	}
+	return nil
+}
+
 var File_localplane_v1_model_service_proto protoreflect.FileDescriptor
 
 const file_localplane_v1_model_service_proto_rawDesc = "" +
 	"\n" +
-	"!localplane/v1/model_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19localplane/v1/model.proto\x1a\x1blocalplane/v1/options.proto\"\xdf\x01\n" +
+	"!localplane/v1/model_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1blocalplane/v1/backend.proto\x1a\x19localplane/v1/model.proto\x1a\x1blocalplane/v1/options.proto\"\xdf\x01\n" +
 	"\x11ListModelsRequest\x12\x1c\n" +
 	"\x06filter\x18\x01 \x01(\tB\x04\xe2A\x01\x01R\x06filter\x12M\n" +
 	"\x12exclude_configured\x18\x02 \x01(\bB\x19\xe2A\x01\x01\xea\xdb\x18\x11excludeConfiguredH\x00R\x11excludeConfigured\x88\x01\x01\x12!\n" +
@@ -327,11 +336,12 @@ const file_localplane_v1_model_service_proto_rawDesc = "" +
 	"\x10_next_page_token\"A\n" +
 	"\x0fGetModelRequest\x12.\n" +
 	"\x04name\x18\x01 \x01(\tB\x1a\xe2A\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAMER\x04name\"\x15\n" +
-	"\x13ReloadModelsRequest\"\x81\x01\n" +
+	"\x13ReloadModelsRequest\"\xcb\x01\n" +
 	"\x14ReloadModelsResponse\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\tR\amessage\x12\x16\n" +
 	"\x06models\x18\x02 \x01(\x05R\x06models\x127\n" +
-	"\bproblems\x18\x03 \x03(\v2\x1b.localplane.v1.ModelProblemR\bproblems2\xde\x02\n" +
+	"\bproblems\x18\x03 \x03(\v2\x1b.localplane.v1.ModelProblemR\bproblems\x12H\n" +
+	"\x10backend_problems\x18\x04 \x03(\v2\x1d.localplane.v1.BackendProblemR\x0fbackendProblems2\xde\x02\n" +
 	"\fModelService\x12t\n" +
 	"\n" +
 	"ListModels\x12 .localplane.v1.ListModelsRequest\x1a!.localplane.v1.ListModelsResponse\"!\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x17Z\t\x12\a/models\x12\n" +
@@ -361,22 +371,24 @@ var file_localplane_v1_model_service_proto_goTypes = []any{
 	(*ReloadModelsResponse)(nil), // 4: localplane.v1.ReloadModelsResponse
 	(*ModelEntry)(nil),           // 5: localplane.v1.ModelEntry
 	(*ModelProblem)(nil),         // 6: localplane.v1.ModelProblem
-	(*Model)(nil),                // 7: localplane.v1.Model
+	(*BackendProblem)(nil),       // 7: localplane.v1.BackendProblem
+	(*Model)(nil),                // 8: localplane.v1.Model
 }
 var file_localplane_v1_model_service_proto_depIdxs = []int32{
 	5, // 0: localplane.v1.ListModelsResponse.data:type_name -> localplane.v1.ModelEntry
 	6, // 1: localplane.v1.ReloadModelsResponse.problems:type_name -> localplane.v1.ModelProblem
-	0, // 2: localplane.v1.ModelService.ListModels:input_type -> localplane.v1.ListModelsRequest
-	2, // 3: localplane.v1.ModelService.GetModel:input_type -> localplane.v1.GetModelRequest
-	3, // 4: localplane.v1.ModelService.ReloadModels:input_type -> localplane.v1.ReloadModelsRequest
-	1, // 5: localplane.v1.ModelService.ListModels:output_type -> localplane.v1.ListModelsResponse
-	7, // 6: localplane.v1.ModelService.GetModel:output_type -> localplane.v1.Model
-	4, // 7: localplane.v1.ModelService.ReloadModels:output_type -> localplane.v1.ReloadModelsResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	7, // 2: localplane.v1.ReloadModelsResponse.backend_problems:type_name -> localplane.v1.BackendProblem
+	0, // 3: localplane.v1.ModelService.ListModels:input_type -> localplane.v1.ListModelsRequest
+	2, // 4: localplane.v1.ModelService.GetModel:input_type -> localplane.v1.GetModelRequest
+	3, // 5: localplane.v1.ModelService.ReloadModels:input_type -> localplane.v1.ReloadModelsRequest
+	1, // 6: localplane.v1.ModelService.ListModels:output_type -> localplane.v1.ListModelsResponse
+	8, // 7: localplane.v1.ModelService.GetModel:output_type -> localplane.v1.Model
+	4, // 8: localplane.v1.ModelService.ReloadModels:output_type -> localplane.v1.ReloadModelsResponse
+	6, // [6:9] is the sub-list for method output_type
+	3, // [3:6] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_localplane_v1_model_service_proto_init() }
@@ -384,6 +396,7 @@ func file_localplane_v1_model_service_proto_init() {
 	if File_localplane_v1_model_service_proto != nil {
 		return
 	}
+	file_localplane_v1_backend_proto_init()
 	file_localplane_v1_model_proto_init()
 	file_localplane_v1_options_proto_init()
 	file_localplane_v1_model_service_proto_msgTypes[0].OneofWrappers = []any{}

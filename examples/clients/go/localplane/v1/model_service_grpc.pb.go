@@ -36,7 +36,8 @@ type ModelServiceClient interface {
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
 	// Gets one model. Answers `MODEL_NOT_FOUND` when there is none of that name.
 	GetModel(ctx context.Context, in *GetModelRequest, opts ...grpc.CallOption) (*Model, error)
-	// Reads the models folder again. Loaded models keep the configuration they were loaded with.
+	// Reads the models folder and the backends folder again. Loaded models keep the configuration and the backend that they
+	// were loaded with.
 	ReloadModels(ctx context.Context, in *ReloadModelsRequest, opts ...grpc.CallOption) (*ReloadModelsResponse, error)
 }
 
@@ -88,7 +89,8 @@ type ModelServiceServer interface {
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
 	// Gets one model. Answers `MODEL_NOT_FOUND` when there is none of that name.
 	GetModel(context.Context, *GetModelRequest) (*Model, error)
-	// Reads the models folder again. Loaded models keep the configuration they were loaded with.
+	// Reads the models folder and the backends folder again. Loaded models keep the configuration and the backend that they
+	// were loaded with.
 	ReloadModels(context.Context, *ReloadModelsRequest) (*ReloadModelsResponse, error)
 	mustEmbedUnimplementedModelServiceServer()
 }

@@ -148,7 +148,7 @@ type DetokenizeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name, alias or file name of the model. Default: the first configured model that can tokenize.
 	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
-	// The tokens.
+	// The tokens, at most 262144.
 	Tokens        []int32 `protobuf:"varint,2,rep,packed,name=tokens,proto3" json:"tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

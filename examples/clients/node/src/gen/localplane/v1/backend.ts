@@ -71,6 +71,10 @@ export enum BackendSource {
   BACKEND_SOURCE_UNSPECIFIED = 0,
   /** BACKEND_SOURCE_SHIPPED - Shipped with Localplane. */
   BACKEND_SOURCE_SHIPPED = 1,
+  /** BACKEND_SOURCE_INSTALLED - From the backends folder. */
+  BACKEND_SOURCE_INSTALLED = 2,
+  /** BACKEND_SOURCE_EXTERNAL - Named by the operator: a program elsewhere on this machine, or a server that somebody else runs. */
+  BACKEND_SOURCE_EXTERNAL = 3,
   UNRECOGNIZED = -1,
 }
 
@@ -180,7 +184,37 @@ export interface Backend {
   lastUsed: Date | undefined;
 }
 
-/** A backend that can be started. The names of the first four fields in JSON are LocalAI's. */
+/** What an installation wrote beside a backend. The names of the fields are LocalAI's; what was not written is absent. */
+export interface BackendMetadata {
+  /** Another name that means the backend. */
+  alias?:
+    | string
+    | undefined;
+  /** Backend that this one stands for. */
+  metaBackendFor?:
+    | string
+    | undefined;
+  /** Name of the backend in its gallery. */
+  name?:
+    | string
+    | undefined;
+  /** Gallery that the backend is from. */
+  galleryUrl?:
+    | string
+    | undefined;
+  /** When the backend was installed, as its installation wrote it. */
+  installedAt?: string | undefined;
+}
+
+/** Something in the backends folder that cannot be used, or not under each of its names. */
+export interface BackendProblem {
+  /** Its name in the backends folder; `.` for the folder itself. */
+  name: string;
+  /** What is wrong with it. */
+  message: string;
+}
+
+/** A backend that can be used. The names in JSON that begin with a capital are LocalAI's. */
 export interface InstalledBackend {
   /** Name, as a model's configuration gives it. */
   name: string;
@@ -188,14 +222,22 @@ export interface InstalledBackend {
   isSystem: boolean;
   /** Whether the name only stands for other backends. */
   isMeta: boolean;
-  /** Program that is started. */
+  /** Program that is started. Empty for a server that somebody else runs. */
   runFile: string;
   /** Other names that mean it. */
   aliases: string[];
   /** Where it comes from. */
   source: BackendSource;
   /** What must be installed before it can start, such as `localplane[llama]`. Null when nothing is missing. */
-  missing?: string | undefined;
+  missing?:
+    | string
+    | undefined;
+  /** What its installation wrote. Null where nothing did. */
+  metadata:
+    | BackendMetadata
+    | undefined;
+  /** Where the server listens that somebody else runs, as `HOST:PORT`. Null for a program. */
+  address?: string | undefined;
 }
 
 function createBaseBackendMemory(): BackendMemory {
@@ -894,8 +936,194 @@ export const Backend: MessageFns<Backend> = {
   },
 };
 
+function createBaseBackendMetadata(): BackendMetadata {
+  return {
+    alias: undefined,
+    metaBackendFor: undefined,
+    name: undefined,
+    galleryUrl: undefined,
+    installedAt: undefined,
+  };
+}
+
+export const BackendMetadata: MessageFns<BackendMetadata> = {
+  encode(message: BackendMetadata, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.alias !== undefined) {
+      writer.uint32(10).string(message.alias);
+    }
+    if (message.metaBackendFor !== undefined) {
+      writer.uint32(18).string(message.metaBackendFor);
+    }
+    if (message.name !== undefined) {
+      writer.uint32(26).string(message.name);
+    }
+    if (message.galleryUrl !== undefined) {
+      writer.uint32(34).string(message.galleryUrl);
+    }
+    if (message.installedAt !== undefined) {
+      writer.uint32(42).string(message.installedAt);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BackendMetadata {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBackendMetadata();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.alias = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.metaBackendFor = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.galleryUrl = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.installedAt = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<BackendMetadata>, I>>(base?: I): BackendMetadata {
+    return BackendMetadata.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<BackendMetadata>, I>>(object: I): BackendMetadata {
+    const message = createBaseBackendMetadata();
+    message.alias = object.alias ?? undefined;
+    message.metaBackendFor = object.metaBackendFor ?? undefined;
+    message.name = object.name ?? undefined;
+    message.galleryUrl = object.galleryUrl ?? undefined;
+    message.installedAt = object.installedAt ?? undefined;
+    return message;
+  },
+};
+
+function createBaseBackendProblem(): BackendProblem {
+  return { name: "", message: "" };
+}
+
+export const BackendProblem: MessageFns<BackendProblem> = {
+  encode(message: BackendProblem, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.message !== "") {
+      writer.uint32(18).string(message.message);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BackendProblem {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBackendProblem();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<BackendProblem>, I>>(base?: I): BackendProblem {
+    return BackendProblem.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<BackendProblem>, I>>(object: I): BackendProblem {
+    const message = createBaseBackendProblem();
+    message.name = object.name ?? "";
+    message.message = object.message ?? "";
+    return message;
+  },
+};
+
 function createBaseInstalledBackend(): InstalledBackend {
-  return { name: "", isSystem: false, isMeta: false, runFile: "", aliases: [], source: 0, missing: undefined };
+  return {
+    name: "",
+    isSystem: false,
+    isMeta: false,
+    runFile: "",
+    aliases: [],
+    source: 0,
+    missing: undefined,
+    metadata: undefined,
+    address: undefined,
+  };
 }
 
 export const InstalledBackend: MessageFns<InstalledBackend> = {
@@ -920,6 +1148,12 @@ export const InstalledBackend: MessageFns<InstalledBackend> = {
     }
     if (message.missing !== undefined) {
       writer.uint32(58).string(message.missing);
+    }
+    if (message.metadata !== undefined) {
+      BackendMetadata.encode(message.metadata, writer.uint32(66).fork()).join();
+    }
+    if (message.address !== undefined) {
+      writer.uint32(74).string(message.address);
     }
     return writer;
   },
@@ -993,6 +1227,22 @@ export const InstalledBackend: MessageFns<InstalledBackend> = {
             message.missing = reader.string();
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.metadata = BackendMetadata.decode(reader, reader.uint32());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1017,6 +1267,10 @@ export const InstalledBackend: MessageFns<InstalledBackend> = {
     message.aliases = object.aliases?.map((e) => e) || [];
     message.source = object.source ?? 0;
     message.missing = object.missing ?? undefined;
+    message.metadata = (object.metadata !== undefined && object.metadata !== null)
+      ? BackendMetadata.fromPartial(object.metadata)
+      : undefined;
+    message.address = object.address ?? undefined;
     return message;
   },
 };

@@ -169,7 +169,7 @@ export interface ChatRequest {
   streamOptions:
     | StreamOptions
     | undefined;
-  /** Tools that the model may call, in OpenAI's shape. At most 1024. */
+  /** Tools that the model may call, in OpenAI's shape. At most 1024, of 1 MiB together. */
   tools: { [key: string]: any }[];
   /** `none`, `auto`, `required`, or the function to call. */
   toolChoice:

@@ -18,6 +18,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { BackendProblem } from "./backend.js";
 import { Model, ModelEntry, ModelProblem } from "./model.js";
 
 export const protobufPackage = "localplane.v1";
@@ -56,7 +57,7 @@ export interface GetModelRequest {
   name: string;
 }
 
-/** Asks to read the models folder again. */
+/** Asks to read the models folder and the backends folder again. */
 export interface ReloadModelsRequest {
 }
 
@@ -68,6 +69,8 @@ export interface ReloadModelsResponse {
   models: number;
   /** Files that could not be used. */
   problems: ModelProblem[];
+  /** What lies in the backends folder and cannot be used, by name. */
+  backendProblems: BackendProblem[];
 }
 
 function createBaseListModelsRequest(): ListModelsRequest {
@@ -339,7 +342,7 @@ export const ReloadModelsRequest: MessageFns<ReloadModelsRequest> = {
 };
 
 function createBaseReloadModelsResponse(): ReloadModelsResponse {
-  return { message: "", models: 0, problems: [] };
+  return { message: "", models: 0, problems: [], backendProblems: [] };
 }
 
 export const ReloadModelsResponse: MessageFns<ReloadModelsResponse> = {
@@ -352,6 +355,9 @@ export const ReloadModelsResponse: MessageFns<ReloadModelsResponse> = {
     }
     for (const v of message.problems) {
       ModelProblem.encode(v!, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.backendProblems) {
+      BackendProblem.encode(v!, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -393,6 +399,14 @@ export const ReloadModelsResponse: MessageFns<ReloadModelsResponse> = {
             message.problems.push(ModelProblem.decode(reader, reader.uint32()));
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.backendProblems.push(BackendProblem.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -413,6 +427,7 @@ export const ReloadModelsResponse: MessageFns<ReloadModelsResponse> = {
     message.message = object.message ?? "";
     message.models = object.models ?? 0;
     message.problems = object.problems?.map((e) => ModelProblem.fromPartial(e)) || [];
+    message.backendProblems = object.backendProblems?.map((e) => BackendProblem.fromPartial(e)) || [];
     return message;
   },
 };
@@ -440,7 +455,10 @@ export const ModelServiceService = {
     responseSerialize: (value: Model): Buffer => Buffer.from(Model.encode(value).finish()),
     responseDeserialize: (value: Buffer): Model => Model.decode(value),
   },
-  /** Reads the models folder again. Loaded models keep the configuration they were loaded with. */
+  /**
+   * Reads the models folder and the backends folder again. Loaded models keep the configuration and the backend that they
+   * were loaded with.
+   */
   reloadModels: {
     path: "/localplane.v1.ModelService/ReloadModels" as const,
     requestStream: false as const,
@@ -458,7 +476,10 @@ export interface ModelServiceServer extends UntypedServiceImplementation {
   listModels: handleUnaryCall<ListModelsRequest, ListModelsResponse>;
   /** Gets one model. Answers `MODEL_NOT_FOUND` when there is none of that name. */
   getModel: handleUnaryCall<GetModelRequest, Model>;
-  /** Reads the models folder again. Loaded models keep the configuration they were loaded with. */
+  /**
+   * Reads the models folder and the backends folder again. Loaded models keep the configuration and the backend that they
+   * were loaded with.
+   */
   reloadModels: handleUnaryCall<ReloadModelsRequest, ReloadModelsResponse>;
 }
 
@@ -492,7 +513,10 @@ export interface ModelServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: Model) => void,
   ): ClientUnaryCall;
-  /** Reads the models folder again. Loaded models keep the configuration they were loaded with. */
+  /**
+   * Reads the models folder and the backends folder again. Loaded models keep the configuration and the backend that they
+   * were loaded with.
+   */
   reloadModels(
     request: ReloadModelsRequest,
     callback: (error: ServiceError | null, response: ReloadModelsResponse) => void,

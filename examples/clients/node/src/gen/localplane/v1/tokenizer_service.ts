@@ -47,7 +47,7 @@ export interface TokenizeResponse {
 export interface DetokenizeRequest {
   /** Name, alias or file name of the model. Default: the first configured model that can tokenize. */
   model: string;
-  /** The tokens. */
+  /** The tokens, at most 262144. */
   tokens: number[];
 }
 
