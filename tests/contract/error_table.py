@@ -52,6 +52,7 @@ PROMISES: Mapping[str, Promise] = {
     "LOAD_FAILED": Promise(Code.INTERNAL, 500),
     "METHOD_NOT_ALLOWED": Promise(None, 405),
     "MISDIRECTED_REQUEST": Promise(None, 421),
+    "METRICS_DISABLED": Promise(Code.NOT_FOUND, 404),
     "MODEL_NOT_FOUND": Promise(Code.NOT_FOUND, 404),
     "MODEL_NOT_LOADED": Promise(Code.NOT_FOUND, 404),
     "NOT_READY": Promise(Code.UNAVAILABLE, 503, is_retried=True),
