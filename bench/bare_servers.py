@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import threading
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -50,6 +53,31 @@ def serve_grpc() -> None:
 def serve_http() -> None:
     """Serve HTTP with no framework, by uvicorn as it comes, with the gateway's settings."""
     _run(_serve_http())
+
+
+def serve_llama() -> None:
+    """Serve OpenAI's API with llama.cpp's own server, the file of `MODEL_FILE` loaded."""
+    import xllamacpp  # noqa: PLC0415 - the other servers do without it
+
+    from localplane.localai import backend_pb2  # noqa: PLC0415 - so they do without these
+    from localplane_backends.llama import settings  # noqa: PLC0415
+    from localplane_backends.llama.engine import parameters_for  # noqa: PLC0415
+
+    options = backend_pb2.ModelOptions(
+        ModelFile=os.environ["MODEL_FILE"],
+        ContextSize=int(os.environ["CONTEXT_TOKENS"]),
+        MMap=True,
+        NGPULayers=99_999_999,
+    )
+    parameters = parameters_for(xllamacpp, settings.read(options), socket=Path("unused"), key="")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    parameters.hostnames, parameters.port, parameters.api_keys = ["127.0.0.1"], port, []
+    # It lives as long as it is held.
+    server = xllamacpp.Server(parameters)
+    address = server.listening_address.removeprefix("http://")
+    print(f"ready grpc=- http={address} pid=0", flush=True)
+    threading.Event().wait()
 
 
 async def _serve_grpc() -> None:

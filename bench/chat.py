@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from model_files import CONTEXT_TOKENS, Model, folder_of_models, has_engine
-from programs import Server, Worker, cpu_seconds, service
+from programs import Worker, cpu_seconds, service
 from rounds import Reading, Result, arguments, comparison, report, take_turns
 
 MODEL = "smollm2"
@@ -68,7 +68,7 @@ def _compare(folder: Path, model: Model, rounds: int) -> list[Result]:
         engine.do(file=str(model.file), context_tokens=CONTEXT_TOKENS)
 
         def ours(body: dict[str, Any]) -> Answer:
-            return _ask(server, body)
+            return ask(server.http, body | {"model": MODEL})
 
         def base(body: dict[str, Any]) -> Answer:
             return Answer(**engine.do(**body))
@@ -123,9 +123,10 @@ def _turns(
     return take_turns(lambda: ours(body), lambda: base(body), rounds=rounds)
 
 
-def _ask(server: Server, body: dict[str, Any]) -> Answer:
-    connection = http.client.HTTPConnection(server.http, timeout=TIMEOUT_SECONDS)
-    options = {"model": MODEL, "stream": True, "stream_options": {"include_usage": True}}
+def ask(address: str, body: dict[str, Any]) -> Answer:
+    """Have a server that speaks OpenAI's API answer a chat as a stream."""
+    connection = http.client.HTTPConnection(address, timeout=TIMEOUT_SECONDS)
+    options = {"stream": True, "stream_options": {"include_usage": True}}
     text = json.dumps(body | options)
     lines: list[tuple[float, bytes]] = []
     began = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias
 
@@ -12,7 +13,8 @@ from localplane.localai import backend_pb2, backend_pb2_grpc
 Request = backend_pb2.PredictOptions | backend_pb2.DetokenizeRequest | backend_pb2.MetricsRequest
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
-
+RETRY_AFTER = "x-retry-after"
+"""Trailing metadata of errors: seconds after which the call may come again."""
 LONGEST_MESSAGE = 1000
 """Characters of an error's message. It travels as a header, and a caller that gets more headers than
 it takes learns nothing but that."""
@@ -30,6 +32,10 @@ class Backend(backend_pb2_grpc.BackendServicer):
     loaded: backend_pb2.ModelOptions | None = None
     """What the loaded model was loaded with."""
 
+    async def broken(self) -> None:
+        """Return when the backend cannot go on; the program then ends with code 1. Most never do."""
+        await asyncio.Event().wait()
+
     async def Health(
         self, request: backend_pb2.HealthMessage, context: Context
     ) -> backend_pb2.Reply:
@@ -45,11 +51,26 @@ class Backend(backend_pb2_grpc.BackendServicer):
                 # LocalAI's own text; its callers look for it.
                 await context.abort(grpc.StatusCode.NOT_FOUND, "model identity mismatch")
 
-    async def refuse(self, context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
-        """End the call with an error that names this backend."""
+    async def refuse(
+        self,
+        context: Context,
+        code: grpc.StatusCode,
+        message: str,
+        *,
+        retry_seconds: float | None = None,
+    ) -> NoReturn:
+        """End the call with an error that names this backend.
+
+        Args:
+            context: Of the call.
+            code: What kind of error it is.
+            message: What is wrong.
+            retry_seconds: When the call may come again, if the backend itself is well and only what it needs is not.
+        """
         if len(message) > LONGEST_MESSAGE:
             message = f"{message[:LONGEST_MESSAGE]}..."
-        await context.abort(code, f"{self.name}: {message}")
+        again = () if retry_seconds is None else ((RETRY_AFTER, f"{retry_seconds:g}"),)
+        await context.abort(code, f"{self.name}: {message}", again)
         raise AssertionError  # abort() raises
 
     async def close(self) -> None:

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
 
@@ -47,8 +47,8 @@ def run(
 ) -> NoReturn:
     """Serve a backend until SIGTERM, SIGINT or the end of the parent, then end with code 0.
 
-    Calls in flight are cut: whoever stops a backend drains it first. The code is 1, with one line
-    on standard error, when the address cannot be listened on.
+    Calls in flight are cut: whoever stops a backend drains it first. The code is 1 when the backend
+    breaks and, with one line on standard error, when the address cannot be listened on.
     """
     parent = os.getppid()
     parser = argparse.ArgumentParser(description=type(backend).__doc__, allow_abbrev=False)
@@ -59,9 +59,8 @@ def run(
     )
     address: str = parser.parse_args(argv).addr
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    code = 0
     try:
-        asyncio.run(_serve(backend, address, parent, interceptors))
+        code = asyncio.run(_serve(backend, address, parent, interceptors))
     except CannotListenError as error:
         sys.stderr.write(f"{error}\n")
         code = 1
@@ -77,7 +76,8 @@ async def _serve(
     address: str,
     parent: int,
     interceptors: Sequence[grpc.aio.ServerInterceptor],
-) -> None:
+) -> int:
+    """Serve, and return the code to end with."""
     token = os.environ.get("LOCALAI_GRPC_AUTH_TOKEN", "")
     guards: list[grpc.aio.ServerInterceptor] = [TokenInterceptor(token)] if token else []
     server = grpc.aio.server(interceptors=[*guards, *interceptors], options=OPTIONS)
@@ -96,15 +96,20 @@ async def _serve(
     gc.enable()
     where = f"{address.removesuffix(':0')}:{port}" if address.endswith(":0") else address
     logger.info("%s listening on %s", backend.name, where)
-    endings: list[asyncio.Task[object]] = [asyncio.create_task(stop.wait())]
+    broken = asyncio.create_task(backend.broken())
+    endings: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait()), broken]
     interval_seconds = watch_interval_seconds(os.environ)
     # A process that init itself started has no parent to lose.
     if interval_seconds is not None and parent != 1:
         endings.append(asyncio.create_task(parent_gone(parent, interval_seconds)))
     await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
-    logger.info("%s ending: %s", backend.name, "signal" if stop.is_set() else "parent is gone")
+    if broken.done():
+        broken.result()
+    else:
+        logger.info("%s ending: %s", backend.name, "signal" if stop.is_set() else "parent is gone")
     await asyncio.wait([asyncio.create_task(server.stop(0))], timeout=STOP_SECONDS)
     await backend.close()
+    return int(broken.done())
 
 
 def _why_not(address: str) -> str:

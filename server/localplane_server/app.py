@@ -26,6 +26,7 @@ from localplane_server.listening import bound_socket, check_free
 from localplane_server.logs import AccessLog, log_events
 from localplane_server.metrics.service_metrics import ServiceMetrics, refuse
 from localplane_server.models.catalog import Defaults, ModelCatalog
+from localplane_server.openai_servers import key_variables
 from localplane_server.p2p.network import NoNetwork
 from localplane_server.readiness import Readiness
 from localplane_server.resources.inventory import Inventory
@@ -118,7 +119,11 @@ async def running(
     Raises:
         StartupError: If it cannot start. Nothing of it is left then.
     """
-    programs = register(programs or shipped_programs(), settings)
+    environment = dict(os.environ) if environment is None else environment
+    programs = register(programs or shipped_programs(), settings, environment)
+    # Their keys are for no other backend.
+    keys_of_servers = key_variables(settings.openai_backends)
+    environment = {k: value for k, value in environment.items() if k not in keys_of_servers}
     # All of a stop must fit the grace period: first the calls in flight, then the backends.
     end_seconds = min(MOST_END_SECONDS, settings.shutdown_grace / 2)
     drain_seconds = settings.shutdown_grace - end_seconds
@@ -164,7 +169,7 @@ async def running(
             sampler,
             log_dir=settings.data_dir / "logs",
             models_path=models_dir,
-            environment=dict(os.environ) if environment is None else environment,
+            environment=environment,
         )
         starter = BackendStarter(
             launcher,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from localplane_server.errors import SettingsError
+from localplane_server.openai_servers import OpenAIServer, parse_openai_servers
 
 MEBIBYTE = 1024 * 1024
 
@@ -112,8 +113,7 @@ def _external_setting(word: str) -> ExternalSetting:
             f"cannot read {word} as a backend: expected NAME:HOST:PORT or NAME:/path/to/run.sh"
         )
         raise SettingsError(message)
-    if not BACKEND_NAME.fullmatch(name):
-        raise SettingsError(f"cannot name a backend {name!r}: use letters, digits, -, _ and .")
+    _check_backend_name(name)
     if "/" in target:
         return ExternalSetting(name, _path(target))
     host, colon, port = target.rpartition(":")
@@ -124,6 +124,19 @@ def _external_setting(word: str) -> ExternalSetting:
         )
         raise SettingsError(message)
     return ExternalSetting(name, Endpoint(host.strip("[]").lower(), int(port)))
+
+
+def parse_openai_backends(given: str | Mapping[str, Any]) -> tuple[OpenAIServer, ...]:
+    """Parse `NAME=URL,...`, or a mapping of names to URLs or to all that can be said of a server."""
+    servers = parse_openai_servers(given, parse_duration)
+    for server in servers:
+        _check_backend_name(server.name)
+    return servers
+
+
+def _check_backend_name(name: str) -> None:
+    if not BACKEND_NAME.fullmatch(name):
+        raise SettingsError(f"cannot name a backend {name!r}: use letters, digits, -, _ and .")
 
 
 def parse_positive(text: str | int) -> int:
@@ -244,6 +257,10 @@ class Settings:
     """Context size, in tokens, of models whose configuration says nothing."""
     f16: bool = _setting(parse_bool, "", "LOCALAI_F16", "F16", default=False)
     """Keep 16-bit numbers in the key-value cache of models whose configuration says nothing."""
+    openai_backends: tuple[OpenAIServer, ...] = _setting(
+        parse_openai_backends, "NAME=URL,...", default=()
+    )
+    """Servers with OpenAI's API that models can name as their backend. The file can say more of each."""
     disable_metrics_endpoint: bool = _setting(
         parse_bool,
         "",

@@ -21,7 +21,9 @@
     ├── UnavailableError
     │   ├── DrainingError               DRAINING
     │   ├── BackendGoneError            BACKEND_GONE
-    │   └── NotReadyError               NOT_READY
+    │   ├── BackendUnavailableError     BACKEND_UNAVAILABLE
+    │   ├── NotReadyError               NOT_READY
+    │   └── TooManyRequestsError        TOO_MANY_REQUESTS, of a kind of its own
     ├── FailedError
     │   ├── BackendFailedError          BACKEND_FAILED
     │   ├── BackendStatusFailedError    BACKEND_STATUS_FAILED
@@ -197,6 +199,18 @@ class BackendGoneError(UnavailableError):
     """The backend ended while the call was in flight."""
 
     reason = "BACKEND_GONE"
+
+
+class BackendUnavailableError(UnavailableError):
+    """The backend is well, and something that it needs is not: a server elsewhere, for one."""
+
+    reason = "BACKEND_UNAVAILABLE"
+
+
+class TooManyRequestsError(UnavailableError):
+    """A server behind the backend takes no more calls at the moment."""
+
+    reason = "TOO_MANY_REQUESTS"
 
 
 class NotReadyError(UnavailableError):

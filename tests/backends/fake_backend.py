@@ -24,6 +24,7 @@ Any call
     ``unimplemented:METHOD`` answers it with UNIMPLEMENTED
     ``fail:METHOD=CODE``    answers it with that status code
     ``error_padding:N``     writes N more characters into the message of such an error
+    ``retry_after:S``       says with it that the call may come again after S seconds
 Ending
     ``ignore_sigterm``      goes on after SIGTERM
 
@@ -67,6 +68,7 @@ NAMES = frozenset(
         "piece_seconds",
         "pieces",
         "plain",
+        "retry_after",
         "spawn_child",
         "split_bytes",
         "stderr",
@@ -245,7 +247,10 @@ class Misbehaviour(grpc.aio.ServerInterceptor):
                 await asyncio.Event().wait()
             if failing == method:
                 padding = "." * int(options.get("error_padding", "0"))
-                await context.abort(grpc.StatusCode[code], f"fake: {code.lower()}{padding}")
+                later = options.get("retry_after")
+                again = () if later is None else (("x-retry-after", later),)
+                message = f"fake: {code.lower()}{padding}"
+                await context.abort(grpc.StatusCode[code], message, again)
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "fake: not implemented")
             raise AssertionError
 

@@ -14,6 +14,12 @@ from pathlib import Path
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_backend.py")))
 LLAMA = (sys.executable, "-m", "localplane_backends.llama")
+LLAMA_SERVER = (sys.executable, str(Path(__file__).with_name("llama_server.py")))
+COMMAND = (
+    *LLAMA_SERVER,
+    *("--port", "{port}", "--model", "{model_file}", "--context-size={context_size:512}"),
+)
+"""A server with OpenAI's API, as an operator registers a command."""
 DEADLINE_SECONDS = 20.0
 
 
@@ -53,6 +59,37 @@ def running(
         )
     try:
         yield Running(process, address, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def llama_server(
+    model: Path, folder: Path, *arguments: str, port: int = 0, **environment: str
+) -> Iterator[str]:
+    """Run a real server with OpenAI's API for as long as the context is open, and give its URL.
+
+    Args:
+        model: Its model.
+        folder: For its log.
+        arguments: What else it is told.
+        port: Where it listens. Default: a free one.
+        environment: Variables to add.
+    """
+    port = port or free_port()
+    log = folder / "llama_server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*LLAMA_SERVER, "--port", str(port), "--model", str(model), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **environment},
+        )
+    try:
+        wait_until(lambda: "listening on" in log.read_text(), "the server listens")
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()
         process.wait()

@@ -38,6 +38,7 @@ PROMISES: Mapping[str, Promise] = {
     "BACKEND_GONE": Promise(Code.UNAVAILABLE, 503, is_retried=True),
     "BACKEND_NOT_INSTALLED": Promise(Code.FAILED_PRECONDITION, 400),
     "BACKEND_STATUS_FAILED": Promise(Code.INTERNAL, 500),
+    "BACKEND_UNAVAILABLE": Promise(Code.UNAVAILABLE, 503, is_retried=True),
     "BODY_TOO_LARGE": Promise(None, 413),
     "CROSS_SITE": Promise(None, 403),
     "DEADLINE_EXCEEDED": Promise(Code.DEADLINE_EXCEEDED, 504),
@@ -58,6 +59,7 @@ PROMISES: Mapping[str, Promise] = {
     "NOT_READY": Promise(Code.UNAVAILABLE, 503, is_retried=True),
     "NOT_SUPPORTED_BY_BACKEND": Promise(Code.UNIMPLEMENTED, 501),
     "ROUTE_NOT_FOUND": Promise(None, 404),
+    "TOO_MANY_REQUESTS": Promise(Code.RESOURCE_EXHAUSTED, 429, is_retried=True),
     "UNAUTHENTICATED": Promise(Code.UNAUTHENTICATED, 401),
     "UNSUPPORTED_MEDIA_TYPE": Promise(None, 415),
 }

@@ -6,26 +6,17 @@ import json
 from typing import Any
 
 from localplane.localai import backend_pb2
-from localplane_backends.llama.engine import Chunk, Kind
+from localplane_backends.bodies import Kind
+from localplane_backends.llama.engine import Chunk
+from localplane_backends.predictions import Prediction, add_delta
 
 
-class Answer:
+class Answer(Prediction):
     """Turns the engine's chunks into replies, and keeps count."""
 
     def __init__(self, kind: Kind) -> None:
+        super().__init__()
         self._is_chat = kind == "chat"
-        self.tokens = 0
-        """Generated so far by the engine, which may be ahead of the replies."""
-        self.prompt_tokens = 0
-        """Of the prompt, those found in the cache included."""
-        self.processed_tokens = 0
-        """Of the prompt, those not found in the cache."""
-        self.tokens_per_second = 0.0
-        """Speed of the generation, up to now."""
-        self.slot: int | None = None
-        """Slot that it ran in. None until the end, and where the engine is not asked for it."""
-        self.finish_reason = ""
-        """`stop`, `length` or `tool_calls`; empty until the reply with the end."""
         self._timings: dict[str, float] = {}
 
     def took(self, chunk: Chunk) -> bool:
@@ -62,7 +53,7 @@ class Answer:
                 content = choice.get("text") or delta.get("content") or ""
                 text.append(content)
                 if self._is_chat:
-                    _add(deltas, delta, content)
+                    add_delta(deltas, delta, content)
                 probabilities = choice.get("logprobs")
                 if probabilities:
                     logprobs += probabilities["content"]
@@ -79,36 +70,3 @@ class Answer:
             reply.timing_prompt_processing = timings["prompt_ms"]
             reply.timing_token_generation = timings["predicted_ms"]
         return reply
-
-
-def _add(deltas: list[backend_pb2.ChatDelta], delta: dict[str, Any], content: str) -> None:
-    reasoning = delta.get("reasoning_content") or ""
-    calls = delta.get("tool_calls") or ()
-    if not (content or reasoning or calls):
-        return
-    # Neighbours of one kind become one.
-    last = deltas[-1] if deltas else None
-    if (
-        last is not None
-        and not calls
-        and not last.tool_calls
-        and not reasoning
-        and not last.reasoning_content
-    ):
-        last.content += content
-        return
-    deltas.append(
-        backend_pb2.ChatDelta(
-            content=content,
-            reasoning_content=reasoning,
-            tool_calls=[
-                backend_pb2.ToolCallDelta(
-                    index=call.get("index", 0),
-                    id=call.get("id") or "",
-                    name=call["function"].get("name") or "",
-                    arguments=call["function"].get("arguments") or "",
-                )
-                for call in calls
-            ],
-        )
-    )

@@ -6,8 +6,9 @@ import logging
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from localplane_backends.bodies import Kind
 from localplane_backends.llama.engine_log import VERBOSE, EngineLog, cause_of_failure, memory_of
 from localplane_backends.llama.listener import Listener, ListenerError
 from localplane_backends.llama.settings import Settings
@@ -16,7 +17,6 @@ logger = logging.getLogger(__name__)
 
 Chunk = dict[str, Any]
 """A piece of an answer, or a whole one, in OpenAI's shapes."""
-Kind = Literal["completion", "chat"]
 SLOTS_TIMEOUT_SECONDS = 0.5
 
 

@@ -17,10 +17,12 @@ import grpc
 
 from localplane.localai import backend_pb2
 from localplane_backends.backend import Backend, Context
+from localplane_backends.bodies import BodyError, Kind
 from localplane_backends.llama import body as bodies
 from localplane_backends.llama import settings
 from localplane_backends.llama.answer import Answer
-from localplane_backends.llama.engine import Chunk, Engine, EngineError, Kind
+from localplane_backends.llama.engine import Chunk, Engine, EngineError
+from localplane_backends.predictions import Prediction, Predictions
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +35,6 @@ CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
 }
 """The engine's errors, whose numbers are HTTP's, in gRPC's. All others are INTERNAL."""
-FINISH_REASON = "x-finish-reason"
-SLOT = "x-slot-id"
-PROMPT_TOKENS_PROCESSED = "x-prompt-tokens-processed"
-"""Trailing metadata of predictions: the protocol has no fields for these."""
-CORRELATION_ID = "x-correlation-id"
-PROMPT_TOKENS = "x-prompt-tokens"
-"""Metadata of `GetMetrics`: which prediction to tell of, and what there is no field for."""
-MOST_REMEMBERED = 256
-"""Predictions that can be asked for after they have ended."""
 
 
 class Loaded(NamedTuple):
@@ -56,14 +49,6 @@ class Loaded(NamedTuple):
     """Of the calls that run, wait, or were cancelled and have not ended yet."""
 
 
-class Call(NamedTuple):
-    """A prediction, while it waits or runs and for some time after."""
-
-    answer: Answer
-    over: asyncio.Event
-    """Set when the engine has let go of it, which may be after the caller has."""
-
-
 class LlamaBackend(Backend):
     """Serves a language model, or a model that embeds, from a GGUF file."""
 
@@ -73,8 +58,7 @@ class LlamaBackend(Backend):
         self._loading = asyncio.Lock()
         self._model: Loaded | None = None
         self._folders: set[Path] = set()
-        self._latest = Answer("completion")
-        self._calls: dict[str, Call] = {}
+        self._predictions = Predictions()
 
     async def LoadModel(
         self, request: backend_pb2.ModelOptions, context: Context
@@ -99,7 +83,7 @@ class LlamaBackend(Backend):
 
         answer = await self._predict(request, context, keep)
         reply = answer.reply(all_chunks) or backend_pb2.Reply()
-        context.set_trailing_metadata(self._end(answer))
+        context.set_trailing_metadata(answer.trailing_metadata())
         return reply
 
     # A coroutine that writes instead of a generator: a cancelled generator is closed whenever it is
@@ -113,7 +97,7 @@ class LlamaBackend(Backend):
                 await context.write(reply)
 
         answer = await self._predict(request, context, write)
-        context.set_trailing_metadata(self._end(answer))
+        context.set_trailing_metadata(answer.trailing_metadata())
 
     async def Embedding(
         self, request: backend_pb2.PredictOptions, context: Context
@@ -160,15 +144,7 @@ class LlamaBackend(Backend):
         self, request: backend_pb2.MetricsRequest, context: Context
     ) -> backend_pb2.MetricsResponse:
         model = await self._loaded_for(request, context)
-        answer = self._latest
-        sent = dict(context.invocation_metadata() or ())
-        wanted = sent.get(CORRELATION_ID)
-        if isinstance(wanted, str) and wanted in self._calls:
-            answer, over = self._calls[wanted]
-            await over.wait()
-            context.set_trailing_metadata(
-                ((CORRELATION_ID, wanted), (PROMPT_TOKENS, str(answer.prompt_tokens)))
-            )
+        answer = await self._predictions.meant(context)
         slot = self._slot_of(model, answer)
         return backend_pb2.MetricsResponse(
             slot_id=await asyncio.to_thread(model.engine.latest_slot) if slot is None else slot,
@@ -206,7 +182,7 @@ class LlamaBackend(Backend):
         model = await self._loaded_for(request, context)
         kind, body = await self._body(model, request, context)
         answer = Answer(kind)
-        over = self._remember(request.CorrelationId, answer)
+        over = self._predictions.remember(request.CorrelationId, answer)
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[Chunk | None] = asyncio.Queue()
 
@@ -218,7 +194,7 @@ class LlamaBackend(Backend):
                     loop.call_soon_threadsafe(queue.put_nowait, chunk)
                 return stop.is_set()
 
-            self._latest = answer
+            self._predictions.latest = answer
             model.engine.predict(kind, body, take)
             if stop.is_set():
                 raise EngineError(503, "the model was freed")
@@ -239,31 +215,15 @@ class LlamaBackend(Backend):
         return answer
 
     @staticmethod
-    def _slot_of(model: Loaded, answer: Answer) -> int | None:
+    def _slot_of(model: Loaded, answer: Prediction) -> int | None:
         return answer.slot if model.engine.settings.slots > 1 else 0
-
-    def _end(self, answer: Answer) -> tuple[tuple[str, str], ...]:
-        return (
-            (FINISH_REASON, answer.finish_reason),
-            (SLOT, str(answer.slot or 0)),
-            (PROMPT_TOKENS_PROCESSED, str(answer.processed_tokens)),
-        )
-
-    def _remember(self, correlation_id: str, answer: Answer) -> asyncio.Event:
-        """Return what to set when the engine has let go of the prediction."""
-        over = asyncio.Event()
-        if correlation_id:
-            self._calls[correlation_id] = Call(answer, over)
-            while len(self._calls) > MOST_REMEMBERED:
-                del self._calls[next(iter(self._calls))]
-        return over
 
     async def _body(
         self, model: Loaded, request: backend_pb2.PredictOptions, context: Context
     ) -> tuple[Kind, dict[str, Any]]:
         try:
             kind, body = bodies.read(request)
-        except bodies.BodyError as error:
+        except BodyError as error:
             await self.refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         # The engine would leave the tools out and let the model answer whatever it likes.
         must_call = body.get("tool_choice", "auto") not in {"none", "auto"}

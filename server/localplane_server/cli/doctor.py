@@ -42,7 +42,7 @@ def doctor(file: Path | None, data_dir: Path | None, session: Session) -> None:
     """
     try:
         settings = load_settings({"data_dir": data_dir}, os.environ, file)
-        programs = register(shipped_programs(), settings)
+        programs = register(shipped_programs(), settings, os.environ)
     except SettingsError as error:
         remedy = "Correct the file or the environment variable that is named."
         findings = [Finding("settings", Verdict.PROBLEM, str(error), remedy)]

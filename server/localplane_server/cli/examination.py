@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from localplane_server.config import Endpoint, Settings
 from localplane_server.errors import AddressTakenError, SettingsError, StartupError
 from localplane_server.listening import check_free, listener_of
 from localplane_server.models.catalog import ModelCatalog
+from localplane_server.openai_servers import OpenAIServer
 from localplane_server.rpc.access import read_keys
 from localplane_server.supervision.programs import (
     BackendProgram,
@@ -80,7 +81,7 @@ def examine(settings: Settings, programs: BackendPrograms) -> Iterator[Finding]:
     yield _port("grpc", settings.grpc_listen, holder)
     yield _port("http", settings.http_listen, holder)
     yield _keys(settings)
-    yield from _backends(programs)
+    yield from _backends(programs, settings.openai_backends)
 
 
 def lock_holder(data_dir: Path) -> int | None:
@@ -211,12 +212,17 @@ def _keys(settings: Settings) -> Finding:
     return Finding("keys", Verdict.OK, "callers need a key")
 
 
-def _backends(programs: BackendPrograms) -> Iterator[Finding]:
+def _backends(
+    programs: BackendPrograms, openai_servers: Iterable[OpenAIServer]
+) -> Iterator[Finding]:
     known = programs.all()
     has_some = any(isinstance(one, ExternalServer) or one.missing is None for one in known)
     for one in known:
         if isinstance(one, ExternalServer):
             yield _answers(one)
+        elif one.is_ours:
+            # Of the server behind it the settings tell more.
+            continue
         elif one.source is not BackendSource.SHIPPED:
             message = f"{one.name} is {one.source.value}: {' '.join(one.argv)}"
             yield Finding("backend", Verdict.OK, message)
@@ -229,6 +235,8 @@ def _backends(programs: BackendPrograms) -> Iterator[Finding]:
                 f"{one.name} is not installed",
                 f"pip install 'localplane[{one.missing}]'",
             )
+    for server in openai_servers:
+        yield _openai_server(server)
     for problem in programs.problems:
         message = f"{problem.name} in the backends folder cannot be used: {problem.message}"
         yield Finding("backend", Verdict.NOTE, message, "Correct it, or move it away.")
@@ -243,6 +251,23 @@ def _answers(server: ExternalServer) -> Finding:
         remedy = "Start that server, or correct --external-grpc-backends."
         return Finding("backend", Verdict.NOTE, message, remedy)
     return Finding("backend", Verdict.OK, f"{server.name} listens at {server.address}")
+
+
+def _openai_server(server: OpenAIServer) -> Finding:
+    """See whether somebody listens where a server is said to be, or whether there is the command that runs one."""
+    remedy = "Start that server, or correct --openai-backends."
+    if server.command:
+        if shutil.which(server.command[0]):
+            return Finding("backend", Verdict.OK, f"{server.name} runs {server.command[0]}")
+        message = f"{server.name} cannot run {server.command[0]}: there is no such program"
+        return Finding("backend", Verdict.NOTE, message, "Install it, or correct openai_backends.")
+    try:
+        socket.create_connection(server.address, timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        address = Endpoint(*server.address)
+        message = f"{server.name} cannot be reached at {address}: {error.strerror or error}"
+        return Finding("backend", Verdict.NOTE, message, remedy)
+    return Finding("backend", Verdict.OK, f"{server.name} listens at {Endpoint(*server.address)}")
 
 
 def _loads(program: BackendProgram) -> Finding:

@@ -22,6 +22,7 @@ CODES: dict[type[errors.LocalplaneError], grpc.StatusCode] = {
     errors.FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.TooManyRequestsError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.FailedError: grpc.StatusCode.INTERNAL,
     errors.OverdueError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }

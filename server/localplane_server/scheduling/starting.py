@@ -20,6 +20,7 @@ from localplane_server.supervision.programs import (
     BackendSource,
     Choice,
     ExternalServer,
+    RegisteredBackend,
 )
 from localplane_server.supervision.running import RunningBackend, completed
 
@@ -72,7 +73,7 @@ class BackendStarter:
 
     def _load_options(self, model: ModelConfig, choice: Choice) -> LoadOptions:
         file = self._models_path / model.file if model.file else None
-        is_foreign = choice.backend.source is not BackendSource.SHIPPED
+        is_foreign = _is_foreign(choice.backend)
         return LoadOptions(
             model=model.file or model.name,
             model_file=str(file) if file else "",
@@ -105,6 +106,12 @@ class BackendStarter:
         if isinstance(backend, BackendProgram) and backend.missing is not None:
             raise ExtraNotInstalledError(f"backend {backend.name}", backend.missing)
         return choice
+
+
+def _is_foreign(backend: RegisteredBackend) -> bool:
+    """Whether a backend may expect all that LocalAI sends."""
+    is_ours = isinstance(backend, BackendProgram) and backend.is_ours
+    return backend.source is not BackendSource.SHIPPED and not is_ours
 
 
 def _cores() -> int:

@@ -63,6 +63,9 @@ FINISH_REASON = "x-finish-reason"
 SLOT = "x-slot-id"
 PROMPT_TOKENS_PROCESSED = "x-prompt-tokens-processed"
 PROMPT_TOKENS = "x-prompt-tokens"
+RETRY_AFTER = "x-retry-after"
+"""Trailing metadata of errors: seconds after which the call may come again. Says that the backend itself is well."""
+LONGEST_RETRY_SECONDS = 3600.0
 CORRELATION_ID = "x-correlation-id"
 """With `GetMetrics`, names the prediction to tell of; a backend that understands it sends it back at the end."""
 FINISH_REASONS: dict[str, FinishReason] = {
@@ -360,7 +363,16 @@ class BackendClient:
 
     def _translated(self, operation: str, error: grpc.aio.AioRpcError) -> errors.LocalplaneError:
         text = error.details() or error.code().name
+        retry_seconds = _retry_seconds(error)
         match error.code():
+            case grpc.StatusCode.UNAVAILABLE if retry_seconds is not None:
+                return errors.BackendUnavailableError(
+                    text, retry_after_seconds=retry_seconds, model=self._model
+                )
+            case grpc.StatusCode.RESOURCE_EXHAUSTED if retry_seconds is not None:
+                return errors.TooManyRequestsError(
+                    text, retry_after_seconds=retry_seconds, model=self._model
+                )
             case grpc.StatusCode.UNIMPLEMENTED:
                 return errors.NotSupportedByBackendError(operation, self._model)
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
@@ -517,6 +529,17 @@ async def _end(call: Any) -> _End:
 
 async def _trailing(call: Any) -> dict[str, str]:
     return {key: value for key, value in await call.trailing_metadata() if isinstance(value, str)}
+
+
+def _retry_seconds(error: grpc.aio.AioRpcError) -> float | None:
+    """Return when a backend wants the call again, or None when it does not say so."""
+    said = dict(error.trailing_metadata() or ()).get(RETRY_AFTER)
+    try:
+        seconds = float(said) if isinstance(said, str) else -1.0
+    except ValueError:
+        return None
+    # The comparison is false for "nan" too.
+    return min(seconds, LONGEST_RETRY_SECONDS) if seconds >= 0 else None
 
 
 def _number(said: dict[str, str], key: str) -> int | None:

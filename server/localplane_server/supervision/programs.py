@@ -70,6 +70,8 @@ class BackendProgram:
     """The module that the extra brings."""
     source: BackendSource = BackendSource.SHIPPED
     """Where it comes from."""
+    is_ours: bool = False
+    """Whether a program that the operator named is one of the package's: it needs none of LocalAI's defaults."""
     cwd: Path | None = None
     """Working directory. None for the service's."""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from localplane_server.config import Endpoint, ExternalSetting, Settings
 from localplane_server.errors import SettingsError
 from localplane_server.supervision.installed import InstalledBackends
+from localplane_server.supervision.openai_programs import openai_programs
 from localplane_server.supervision.programs import (
     BackendProgram,
     BackendPrograms,
@@ -18,21 +20,35 @@ from localplane_server.supervision.programs import (
 )
 
 FLAG = "--external-grpc-backends"
+OPENAI = "--openai-backends"
 SCRIPT_START = b"#!"
 
 
-def register(programs: BackendPrograms, settings: Settings) -> BackendPrograms:
+def register(
+    programs: BackendPrograms, settings: Settings, environment: Mapping[str, str]
+) -> BackendPrograms:
     """Return the backends of a service: those given, and those that the settings name or lead to.
+
+    Args:
+        programs: Those given.
+        settings: The settings.
+        environment: Has the keys of servers that the settings name variables for.
 
     Raises:
         SettingsError: If a backend that the operator names cannot be one.
     """
-    external = [_external(one) for one in settings.external_grpc_backends]
-    for one in external:
+    named: list[tuple[str, RegisteredBackend]] = [
+        *((FLAG, _external(one)) for one in settings.external_grpc_backends),
+        *((OPENAI, one) for one in openai_programs(settings.openai_backends, environment)),
+    ]
+    backends = [*programs.all()]
+    for setting, one in named:
         # An alias of a shipped backend is free: whoever brings LocalAI's llama-cpp wants that one.
-        if any(one.name == known.name for known in programs.all()):
-            raise SettingsError(f"{FLAG}: cannot name a backend {one.name}: there is one already")
-    return BackendPrograms([*programs.all(), *external], InstalledBackends(settings.backends_dir))
+        if any(one.name == known.name for known in backends):
+            message = f"{setting}: cannot name a backend {one.name}: there is one already"
+            raise SettingsError(message)
+        backends.append(one)
+    return BackendPrograms(backends, InstalledBackends(settings.backends_dir))
 
 
 def _external(given: ExternalSetting) -> RegisteredBackend:

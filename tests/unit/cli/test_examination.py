@@ -15,6 +15,7 @@ import pytest
 from localplane_server.cli import examination
 from localplane_server.cli.examination import Finding, Verdict, examine, lock_holder
 from localplane_server.config import Endpoint, Settings
+from localplane_server.openai_servers import OpenAIServer
 from localplane_server.state.lock import DataDirLock
 from localplane_server.supervision.programs import BackendProgram, BackendPrograms
 
@@ -231,3 +232,34 @@ class TestBackends:
         assert Verdict.PROBLEM is found.verdict
         assert "ImportError: wrong machine" in found.message
         assert "breaks" not in sys.modules
+
+
+class TestOpenAIServers:
+    """What the operator registered is looked at, and its absence is no fault: it may come later."""
+
+    def found(self, tmp_path: Path, **server: Any) -> Finding:
+        one = OpenAIServer(name="gpu", options=server)
+        (finding,) = findings(settings(tmp_path, openai_backends=(one,)), "backend")
+        return finding
+
+    def test_listens(self, tmp_path: Path, taken: Endpoint) -> None:
+        """Somebody listens where the URL leads."""
+        found = self.found(tmp_path, url=f"http://{taken}/v1")
+
+        assert (Verdict.OK, f"gpu listens at {taken}") == (found.verdict, found.message)
+
+    def test_nobody_listens(self, tmp_path: Path) -> None:
+        """Nobody does."""
+        found = self.found(tmp_path, url="http://127.0.0.1:1")
+
+        assert Verdict.NOTE is found.verdict
+        assert "gpu cannot be reached at 127.0.0.1:1: Connection refused" == found.message
+        assert "--openai-backends" in found.remedy
+
+    def test_command(self, tmp_path: Path) -> None:
+        """The program of a command is there, or not."""
+        there = self.found(tmp_path, command=["sh", "{port}"])
+        missing = self.found(tmp_path, command=["/nowhere/llama-server", "{port}"])
+
+        assert (Verdict.OK, Verdict.NOTE) == (there.verdict, missing.verdict)
+        assert "gpu cannot run /nowhere/llama-server: there is no such program" == missing.message

@@ -24,6 +24,7 @@ OURS = BackendProgram(name="ours", argv=("/ours",))
 TRANSFORMERS = BackendProgram(
     name="transformers", argv=("/t/run.sh",), source=BackendSource.INSTALLED
 )
+GPU = BackendProgram(name="gpu", argv=("/g",), source=BackendSource.EXTERNAL, is_ours=True)
 FAR = ExternalServer(name="far", address=Endpoint("h", 1))
 LACKING = BackendProgram(name="lacking", argv=("/l",), extra="more", needs="no_such_module")
 
@@ -54,7 +55,7 @@ class Everywhere:
 
 async def started(model: ModelConfig) -> tuple[Everywhere, LoadOptions]:
     everywhere: Any = Everywhere()
-    programs = BackendPrograms([OURS, TRANSFORMERS, FAR, LACKING])
+    programs = BackendPrograms([OURS, TRANSFORMERS, GPU, FAR, LACKING])
     start = BackendStarter(
         everywhere, everywhere, programs, models_path=MODELS, load_timeout_seconds=1
     )
@@ -70,6 +71,13 @@ async def test_ours_is_left_its_defaults() -> None:
     assert [("launch", "m", "ours")] == everywhere.begun
     assert (0, 0, "", "") == (options.threads, options.batch, options.flash_attention, options.type)
     assert ("a.gguf", "/models/a.gguf") == (options.model, options.model_file)
+
+
+async def test_ours_in_front_of_a_server_is_left_its_defaults() -> None:
+    """So is one of ours that the operator named: a server is not told numbers that nobody set."""
+    _, options = await started(ModelConfig(name="m", backend="gpu"))
+
+    assert (0, 0, 0) == (options.threads, options.batch, options.context_size)
 
 
 @pytest.mark.parametrize("backend", ["transformers", "far"])

@@ -204,6 +204,32 @@ class TestPredict:
         with pytest.raises(expected):
             await client.predict(Prediction(prompt="x"))
 
+    @pytest.mark.parametrize(
+        ("code", "expected"),
+        [
+            ("UNAVAILABLE", errors.BackendUnavailableError),
+            ("RESOURCE_EXHAUSTED", errors.TooManyRequestsError),
+        ],
+    )
+    async def test_later(
+        self, client: BackendClient, code: str, expected: type[errors.UnavailableError]
+    ) -> None:
+        """A backend that says when to come again is not gone; the caller hears when."""
+        await load(client, f"fail:Predict={code}", "retry_after:2.5")
+
+        with pytest.raises(expected, match=f"fake: {code.lower()}") as caught:
+            await client.predict(Prediction(prompt="x"))
+
+        assert 2.5 == caught.value.retry_after_seconds
+
+    @pytest.mark.parametrize("when", ["soon", "nan", "-1", ""])
+    async def test_later_without_a_number(self, client: BackendClient, when: str) -> None:
+        """What is no number of seconds says nothing."""
+        await load(client, "fail:Predict=UNAVAILABLE", f"retry_after:{when}")
+
+        with pytest.raises(errors.BackendGoneError):
+            await client.predict(Prediction(prompt="x"))
+
     async def test_long_message(self, client: BackendClient) -> None:
         """A backend may say more of what is wrong than gRPC takes by default; the code must not be lost over it."""
         await load(client, "fail:Predict=INVALID_ARGUMENT", "error_padding:100000")

@@ -22,7 +22,7 @@ from localplane_server.supervision.registration import register
 
 def registered(tmp_path: Path, *external: str, **more: Any) -> BackendPrograms:
     flags = {"data_dir": tmp_path, "external_grpc_backends": list(external) or None, **more}
-    return register(shipped_programs(), load_settings(flags, {}))
+    return register(shipped_programs(), load_settings(flags, {}), {})
 
 
 def script(path: Path, text: str = "#!/bin/sh\n", mode: int = 0o755) -> Path:

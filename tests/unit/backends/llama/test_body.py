@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from localplane.localai import backend_pb2
-from localplane_backends.llama.body import BodyError, read
+from localplane_backends.bodies import BodyError
+from localplane_backends.llama.body import read
 
 
 def request(**fields: Any) -> backend_pb2.PredictOptions:
