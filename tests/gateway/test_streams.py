@@ -14,6 +14,7 @@ import pytest
 
 from gateway.fake_services import Services, failure
 from gateway.gateways import error_of
+from localplane_gateway import heartbeat
 
 CHAT = "/v1/chat/completions"
 STREAMED: dict[str, Any] = {"model": "m", "messages": [{"role": "user"}], "stream": True}
@@ -106,6 +107,60 @@ class TestFailures:
             }
         } == json.loads(last.removeprefix(before))
         assert "[DONE]" not in records
+
+
+class TestHeartbeat:
+    @pytest.mark.parametrize(
+        ("accept", "beat"), [("text/event-stream", ":"), ("application/x-ndjson", "")]
+    )
+    async def test_silence(
+        self,
+        web: httpx.AsyncClient,
+        services: Services,
+        monkeypatch: pytest.MonkeyPatch,
+        accept: str,
+        beat: str,
+    ) -> None:
+        """A stream that has nothing to say for a while says so, between whole messages only."""
+        monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.02)
+        services.holds_between = True
+        beats = 0
+        lines = []
+
+        headers = {"accept": accept}
+        async with web.stream("POST", CHAT, json=STREAMED, headers=headers) as response:
+            async for line in response.aiter_lines():
+                lines.append(line)
+                beats = beats + 1 if line == beat else beats
+                if beats == 5:
+                    services.release.set()
+        messages = [line for line in lines if line.startswith(("{", "data: {"))]
+
+        assert beats >= 5
+        assert 3 == len(messages)
+        assert {beat, ""} >= {line for line in lines if "{" not in line and "[DONE]" not in line}
+
+    async def test_not_before_the_status(
+        self, web: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """While a call may still be refused nothing is written: the status would have to be."""
+        monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.01)
+        services.holds = True
+        asking = asyncio.create_task(web.post(CHAT, json=STREAMED))
+        await services.entered.wait()
+        await asyncio.wait((asking,), timeout=0.1)
+        services.release.set()
+
+        assert (await asking).text.startswith("data: ")
+
+    async def test_many_messages(
+        self, web: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A stream that says something needs none."""
+        monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.2)
+        services.pieces = 100
+
+        assert "\n:" not in (await web.post(CHAT, json=STREAMED)).text
 
 
 class TestClients:
