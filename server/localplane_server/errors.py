@@ -22,6 +22,8 @@
     │   ├── DrainingError               DRAINING
     │   ├── BackendGoneError            BACKEND_GONE
     │   └── NotReadyError               NOT_READY
+    ├── ExhaustedError
+    │   └── TooManyRequestsError        TOO_MANY_REQUESTS
     ├── FailedError
     │   ├── BackendFailedError          BACKEND_FAILED
     │   ├── BackendStatusFailedError    BACKEND_STATUS_FAILED
@@ -203,6 +205,21 @@ class NotReadyError(UnavailableError):
     """The service cannot do its work at the moment."""
 
     reason = "NOT_READY"
+
+
+class ExhaustedError(LocalplaneError):
+    """There is too much of it already; trying again once there is less may help."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 1.0, **metadata: str) -> None:
+        super().__init__(message, **metadata)
+        self.retry_after_seconds = retry_after_seconds
+        """When to try again."""
+
+
+class TooManyRequestsError(ExhaustedError):
+    """As many callers as can be served at once are served already."""
+
+    reason = "TOO_MANY_REQUESTS"
 
 
 class FailedError(LocalplaneError):

@@ -58,6 +58,7 @@ PROMISES: Mapping[str, Promise] = {
     "NOT_READY": Promise(Code.UNAVAILABLE, 503, is_retried=True),
     "NOT_SUPPORTED_BY_BACKEND": Promise(Code.UNIMPLEMENTED, 501),
     "ROUTE_NOT_FOUND": Promise(None, 404),
+    "TOO_MANY_REQUESTS": Promise(Code.RESOURCE_EXHAUSTED, 429, is_retried=True),
     "UNAUTHENTICATED": Promise(Code.UNAUTHENTICATED, 401),
     "UNSUPPORTED_MEDIA_TYPE": Promise(None, 415),
 }
