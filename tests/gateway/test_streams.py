@@ -70,6 +70,52 @@ class TestFormats:
         assert (200, "data: [DONE]\n\n") == (response.status_code, response.text)
 
 
+class TestPlaces:
+    async def test_ids(self, web: httpx.AsyncClient) -> None:
+        """An event has the place of its message, in a line of its own; one without a place has none."""
+        response = await web.get("/api/backends/watch")
+
+        events = response.text.split("\n\n")
+        first, second, third = [event.split("\n") for event in events[:3]]
+        assert ["data"] == [line.partition(":")[0] for line in first]
+        assert ["id: e-1", "id: e-2"] == [second[0], third[0]]
+        assert all(line.startswith("data: {") for line in (second[1], third[1]))
+        assert [""] == events[3:]
+
+    async def test_what_the_method_is_told(
+        self, web: httpx.AsyncClient, services: Services
+    ) -> None:
+        """It gets the place that a client sends back, and the fields of the query."""
+        headers = {"last-event-id": "e-7"}
+
+        await web.get("/api/backends/watch?after_revision=e-1&model=a&model=b%2Fc", headers=headers)
+
+        assert "e-7" == services.metadata["x-http-last-event-id"]
+        assert ("e-1", ["a", "b/c"]) == (
+            services.request.after_revision,
+            list(services.request.models),
+        )
+
+    async def test_error_without_a_place(self, web: httpx.AsyncClient, services: Services) -> None:
+        """The record that a stream breaks off with is none of its messages."""
+        services.failure = failure(grpc.StatusCode.UNAVAILABLE, "DRAINING")
+        services.fails_after_pieces = 2
+
+        events = (await web.get("/api/backends/watch")).text.split("\n\n")
+
+        assert events[2].startswith('data: {"error":')
+
+    async def test_head(self, web: httpx.AsyncClient) -> None:
+        """HEAD tells the type of the stream and begins none."""
+        response = await web.head("/api/backends/watch")
+
+        assert (200, "text/event-stream", "") == (
+            response.status_code,
+            response.headers["content-type"],
+            response.text,
+        )
+
+
 class TestFailures:
     async def test_before_the_first_message(
         self, web: httpx.AsyncClient, services: Services
