@@ -10,8 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-import grpc
-
 from localplane_gateway.app import build_app
 from localplane_gateway.server import serving
 from localplane_gateway.settings import GatewaySettings
@@ -44,6 +42,7 @@ from localplane_server.rpc.server import (
     build_grpc_server,
     listen_on_socket_file,
 )
+from localplane_server.rpc.stopping import OpenCalls, stop_server
 from localplane_server.rpc.summary import Summaries
 from localplane_server.rpc.system_service import SystemServicer
 from localplane_server.rpc.token_metrics_service import TokenMetricsServicer
@@ -73,8 +72,6 @@ log = logging.getLogger(__name__)
 
 MOST_END_SECONDS = 6.0
 """How much of the grace period is kept for the backends to end, at most."""
-WATCHER_SECONDS = 0.2
-"""How long those who watch the health get to hear that the service stops."""
 CUT_SECONDS = 2.0
 """How long backends may take to end when somebody is in a hurry."""
 
@@ -227,6 +224,7 @@ async def running(
             system=SystemServicer(scheduler, programs, readiness, inventory, summaries),
             tokenizer=TokenizerServicer(Tokenizer(catalog, scheduler)),
         )
+        calls = OpenCalls(bus)
         interceptor = CallInterceptor(keys, bus, public=public)
         channel = InProcessChannel(interceptor)
         servicers.add_to(channel)
@@ -266,7 +264,9 @@ async def running(
         )
         # Both servers stop at the same time: this begins the one, leaving the context above ends the other.
         stack.callback(
-            lambda: stops.append(detached(_stop(server, interceptor, health, drain_seconds)))
+            lambda: stops.append(
+                detached(stop_server(server, interceptor, health, calls, drain_seconds))
+            )
         )
         stack.callback(readiness.block, "stop", "the service is stopping")
         # Who watches would hold up both for as long as they let him.
@@ -305,19 +305,6 @@ def _tell(readiness: Readiness, *, is_ready: bool) -> None:
         readiness.unblock("keeper")
     else:
         readiness.block("keeper", "the keeper of the backends is gone and is being replaced")
-
-
-async def _stop(
-    server: grpc.aio.Server,
-    interceptor: CallInterceptor,
-    health: HealthReporter,
-    grace_seconds: float,
-) -> None:
-    """Stop a gRPC server: who watches its health hears of it and is let go, calls may end."""
-    health.close()
-    await asyncio.gather(
-        interceptor.end_open_calls(min(WATCHER_SECONDS, grace_seconds)), server.stop(grace_seconds)
-    )
 
 
 async def _all(tasks: list[asyncio.Task[None]]) -> None:

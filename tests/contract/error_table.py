@@ -51,7 +51,6 @@ PROMISES: Mapping[str, Promise] = {
     "INVALID_MODEL_NAME": Promise(Code.INVALID_ARGUMENT, 400),
     "LOAD_FAILED": Promise(Code.INTERNAL, 500),
     "METHOD_NOT_ALLOWED": Promise(None, 405),
-    "METRICS_DISABLED": Promise(Code.NOT_FOUND, 404),
     "MISDIRECTED_REQUEST": Promise(None, 421),
     "METRICS_DISABLED": Promise(Code.NOT_FOUND, 404),
     "MODEL_NOT_FOUND": Promise(Code.NOT_FOUND, 404),

@@ -166,7 +166,7 @@ class _WatchLines:
         if not self._is_headed:
             self._is_headed = True
             rows.insert(0, ["TIME", "MODEL", "STATE", "PID", "MEMORY", "CPU", "CALLS", ""])
-            if len(rows) == 1:
+            if len(rows) == 1 and message.kind != watch_pb2.WATCH_KIND_CHANGES:
                 rows.append([now, UNKNOWN, "no backend runs", *[""] * 5])
         for row in rows:
             self._widths = list(map(max, self._widths, map(len, row)))
