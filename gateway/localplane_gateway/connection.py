@@ -49,6 +49,15 @@ class JoiningTransport(asyncio.Transport):
         self._send()
         self._transport.close()
 
+    def abort(self) -> None:
+        """Close at once; what was not sent is dropped."""
+        self._transport.abort()
+
+    def get_write_buffer_size(self) -> int:
+        """Get how many bytes wait for the client to read."""
+        size: int = self._transport.get_write_buffer_size()
+        return size + self._size
+
     def is_closing(self) -> bool:
         """Whether it is closed or about to be."""
         return self._transport.is_closing()

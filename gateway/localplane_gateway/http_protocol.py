@@ -17,6 +17,8 @@ LARGEST_HEAD_BYTES = 64 * 1024
 """Request line and headers. The pieces that begin and end them are not counted: they may hold other things."""
 HEAD_SECONDS = 30.0
 """How long a client may take for them."""
+STALLED_SECONDS = 2.0
+"""How long a client may read nothing of what was written for it once the server stops."""
 
 _HEADERS = (
     b"content-type: application/json\r\n"
@@ -36,6 +38,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         # Most heads come in one piece, and then there is none.
         self._head_timer: asyncio.TimerHandle | None = None
+        self._stalled_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
@@ -45,7 +48,14 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more."""
         self._forget_head()
+        if self._stalled_timer is not None:
+            self._stalled_timer.cancel()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Let the answer end that is under way, unless nobody reads it: that could take for ever."""
+        super().shutdown()
+        self._look_for_reader(0)
 
     def data_received(self, data: bytes) -> None:
         """Take what has come, unless it is the rest of a head that is too large."""
@@ -74,6 +84,15 @@ class HttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""
         self._refuse("cannot read the request: it is not HTTP")
+
+    def _look_for_reader(self, unread_before: int) -> None:
+        unread = self.transport.get_write_buffer_size()
+        if unread and unread == unread_before:
+            self.transport.abort()
+        else:
+            self._stalled_timer = self.loop.call_later(
+                STALLED_SECONDS, self._look_for_reader, unread
+            )
 
     def _watch_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)

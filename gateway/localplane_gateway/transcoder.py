@@ -32,12 +32,18 @@ from localplane_gateway.errors import (
     StoppingError,
 )
 from localplane_gateway.exchange import JSON, Exchange
+from localplane_gateway.heartbeat import Heartbeat
 from localplane_gateway.layers import OperationLayer
 from localplane_gateway.page.welcome import HTML, NEGOTIATED, WelcomePage, wants_page
 from localplane_gateway.pages import PAGE_HEADERS
 from localplane_gateway.request_reader import RequestReader
 from localplane_gateway.settings import GatewaySettings
-from localplane_gateway.streams import STREAM_HEADERS, StreamFormat, choose_format
+from localplane_gateway.streams import (
+    STREAM_HEADERS,
+    StreamFormat,
+    choose_format,
+    event_id_reader,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +134,7 @@ class StreamOperation:
         self._reader = RequestReader(binding)
         self._call = channel.unary_stream(call.path, **_serializers(call))
         self._encode = codec_for(call.response_class).encode
+        self._event_id = event_id_reader(call.response_class) or _no_event_id
         self._ends_with_done = call.ends_with_done
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,25 +151,29 @@ class StreamOperation:
             return
         call = self._call(request, metadata=_metadata(exchange, self._public_url))
         try:
-            with DisconnectWatch(exchange.receive):
-                await self._write(exchange, call, form)
+            with DisconnectWatch(exchange.receive), Heartbeat(exchange, form) as heart:
+                await self._write(exchange, call, form, heart)
         finally:
             call.cancel()
 
-    async def _write(self, exchange: Exchange, call: Any, form: StreamFormat) -> None:
+    async def _write(
+        self, exchange: Exchange, call: Any, form: StreamFormat, heart: Heartbeat
+    ) -> None:
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
                 if not exchange.started:
                     headers = await _answer_headers(call, STREAM_HEADERS)
                     await exchange.start(200, form.content_type, headers=headers)
-                await exchange.write(form.frame(self._encode(message)))
+                await heart.write(form.frame(self._encode(message), self._event_id(message)))
         except grpc.aio.AioRpcError as error:
             failure = RpcError(error, self._binding.statuses)
             if not exchange.started:
                 raise failure from error
+            heart.stop()
             await _break_off(exchange, failure, form)
             return
         except asyncio.CancelledError:
+            heart.stop()
             if exchange.started:
                 await _break_off(exchange, StoppingError(), form)
             raise
@@ -170,8 +181,10 @@ class StreamOperation:
             if not exchange.started:
                 raise
             logger.exception("stream failed", extra={"route": exchange.route})
+            heart.stop()
             await _break_off(exchange, InternalError(), form)
             return
+        heart.stop()
         if not exchange.started:  # a stream without messages
             await exchange.start(200, form.content_type, headers=STREAM_HEADERS)
         await exchange.end(form.done if self._ends_with_done else b"")
@@ -220,6 +233,10 @@ async def _break_off(exchange: Exchange, error: GatewayError, form: StreamFormat
     with suppress(TimeoutError):  # of a client that does not read
         async with asyncio.timeout(_LAST_WORDS_SECONDS):
             await exchange.end(form.frame(error.body()))
+
+
+def _no_event_id(_: Message) -> bytes:
+    return b""
 
 
 def _encoder(binding: Binding) -> Callable[[Message], bytes]:

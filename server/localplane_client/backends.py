@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from localplane.v1 import backend_pb2, backend_service_pb2
-from localplane_client.methods import unary
+from localplane_client.methods import streaming, unary
 
 
 class BackendMethods:
@@ -20,6 +22,18 @@ class BackendMethods:
     ) -> backend_service_pb2.ListBackendsRequest:
         """List the backends that run, start, stop or have failed."""
         return backend_service_pb2.ListBackendsRequest(page_size=page_size, page_token=page_token)
+
+    @streaming("BackendService/WatchBackends", backend_service_pb2.WatchBackendsResponse)
+    def watch_backends(
+        self, *, models: Iterable[str] = (), after_revision: str = ""
+    ) -> backend_service_pb2.WatchBackendsRequest:
+        """Give what the list has, then every change of it, of all models or of those named.
+
+        With the revision of the last message that came, a watch that was cut goes on where it was.
+        """
+        return backend_service_pb2.WatchBackendsRequest(
+            models=models, after_revision=after_revision
+        )
 
     @unary(
         "BackendService/ListInstalledBackends", backend_service_pb2.ListInstalledBackendsResponse

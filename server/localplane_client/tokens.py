@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from localplane.v1 import token_metrics_pb2, token_metrics_service_pb2
-from localplane_client.methods import unary
+from localplane_client.methods import streaming, unary
 
 
 class TokenMetricsMethods:
@@ -23,4 +25,15 @@ class TokenMetricsMethods:
         """List the tokens of all models: of the last minute, five minutes and hour, and the totals."""
         return token_metrics_service_pb2.ListTokenMetricsRequest(
             page_size=page_size, page_token=page_token
+        )
+
+    @streaming(
+        "TokenMetricsService/WatchTokenMetrics", token_metrics_service_pb2.WatchTokenMetricsResponse
+    )
+    def watch_token_metrics(
+        self, *, models: Iterable[str] = (), after_revision: str = ""
+    ) -> token_metrics_service_pb2.WatchTokenMetricsRequest:
+        """Give what the list has, then every change of it, of all models or of those named."""
+        return token_metrics_service_pb2.WatchTokenMetricsRequest(
+            models=models, after_revision=after_revision
         )

@@ -10,8 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-import grpc
-
 from localplane_gateway.app import build_app
 from localplane_gateway.server import serving
 from localplane_gateway.settings import GatewaySettings
@@ -45,10 +43,12 @@ from localplane_server.rpc.server import (
     build_grpc_server,
     listen_on_socket_file,
 )
+from localplane_server.rpc.stopping import OpenCalls, stop_server
 from localplane_server.rpc.summary import Summaries
 from localplane_server.rpc.system_service import SystemServicer
 from localplane_server.rpc.token_metrics_service import TokenMetricsServicer
 from localplane_server.rpc.tokenizer_service import TokenizerServicer
+from localplane_server.scheduling.backend_feed import BackendFeed
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
 from localplane_server.scheduling.starting import BackendStarter
@@ -67,13 +67,12 @@ from localplane_server.supervision.registration import register
 from localplane_server.supervision.sampling import Sampler
 from localplane_server.tokens.accounting import TokenAccounting
 from localplane_server.tokens.reporting import TokenReporter
+from localplane_server.tokens.token_feed import TokenFeed
 
 log = logging.getLogger(__name__)
 
 MOST_END_SECONDS = 6.0
 """How much of the grace period is kept for the backends to end, at most."""
-WATCHER_SECONDS = 0.2
-"""How long those who watch the health get to hear that the service stops."""
 CUT_SECONDS = 2.0
 """How long backends may take to end when somebody is in a hurry."""
 
@@ -92,6 +91,10 @@ class App:
     """Reaches its services without the wire."""
     scheduler: Scheduler
     """Holds its backends."""
+    backends: BackendFeed
+    """Tells what they do."""
+    tokens: TokenFeed
+    """Tells what their tokens come to."""
 
     async def cut_calls(self) -> None:
         """End every backend at once, and with it the calls in flight, so that a stop need not wait."""
@@ -181,7 +184,8 @@ async def running(
         scheduler = Scheduler(
             catalog, start=starter, run=detached, bus=bus, autoload=not settings.no_autoload
         )
-        monitor = Monitor(scheduler, sampler)
+        monitor = Monitor(scheduler, sampler, bus)
+        backend_feed = BackendFeed(scheduler, monitor, bus)
         inventory = Inventory({"data": settings.data_dir, "models": models_dir})
         stack.callback(inventory.close)
         metrics = None
@@ -193,6 +197,8 @@ async def running(
         # Once the servers have stopped, no call is left that a backend should wait for.
         stack.push_async_callback(scheduler.close, grace_seconds=0.0, end_seconds=end_seconds)
 
+        token_reporter = TokenReporter(catalog, scheduler, accounting)
+        token_feed = TokenFeed(token_reporter, bus)
         network = NoNetwork()
         summaries = Summaries(
             settings=settings,
@@ -205,7 +211,12 @@ async def running(
         )
         servicers = Servicers(
             backend=BackendServicer(
-                scheduler, monitor, programs, grace_seconds=settings.shutdown_grace
+                scheduler,
+                monitor,
+                programs,
+                catalog,
+                backend_feed,
+                grace_seconds=settings.shutdown_grace,
             ),
             inference=InferenceServicer(
                 TextGenerator(catalog, scheduler, PredictionCounter(bus, detached)),
@@ -213,15 +224,16 @@ async def running(
             ),
             metrics=MetricsServicer(metrics.written if metrics else refuse),
             model=ModelServicer(catalog, scheduler, programs),
-            token_metrics=TokenMetricsServicer(TokenReporter(catalog, scheduler, accounting)),
+            token_metrics=TokenMetricsServicer(token_reporter, catalog, token_feed),
             peer=PeerServicer(network),
             system=SystemServicer(scheduler, programs, readiness, inventory, summaries),
             tokenizer=TokenizerServicer(Tokenizer(catalog, scheduler)),
         )
+        calls = OpenCalls(bus)
         interceptor = CallInterceptor(keys, bus, public=public)
         channel = InProcessChannel(interceptor)
         servicers.add_to(channel)
-        health = HealthReporter(SERVICES)
+        health = HealthReporter(SERVICES, scheduler, catalog, bus)
         server = build_grpc_server(
             servicers, interceptor, health, max_message_bytes=settings.max_body_size
         )
@@ -257,13 +269,20 @@ async def running(
         )
         # Both servers stop at the same time: this begins the one, leaving the context above ends the other.
         stack.callback(
-            lambda: stops.append(detached(_stop(server, interceptor, health, drain_seconds)))
+            lambda: stops.append(
+                detached(stop_server(server, interceptor, health, calls, drain_seconds))
+            )
         )
         stack.callback(readiness.block, "stop", "the service is stopping")
+        # Who watches would hold up both for as long as they let him.
+        for feed in (backend_feed, token_feed):
+            stack.callback(feed.close)
 
         loops = await stack.enter_async_context(asyncio.TaskGroup())
         monitoring = loops.create_task(keep_running("monitor", monitor.run, readiness))
         stack.callback(monitoring.cancel)
+        forgetting = loops.create_task(keep_running("token windows", token_feed.run, readiness))
+        stack.callback(forgetting.cancel)
         writing = loops.create_task(keep_running("token accounting", accounting.run, readiness))
         stack.callback(writing.cancel)
         sampling = loops.create_task(keep_running("resources", inventory.run, readiness))
@@ -274,13 +293,15 @@ async def running(
             )
             stack.callback(measuring.cancel)
         readiness.unblock("start")
-        readiness.listen(lambda is_ready: _report(health, detached, is_ready=is_ready))
+        readiness.listen(lambda is_ready: health.set_ready(is_ready=is_ready))
         yield App(
             grpc=grpc,
             http=http,
             readiness=readiness,
             channel=channel,
             scheduler=scheduler,
+            backends=backend_feed,
+            tokens=token_feed,
         )
 
 
@@ -289,23 +310,6 @@ def _tell(readiness: Readiness, *, is_ready: bool) -> None:
         readiness.unblock("keeper")
     else:
         readiness.block("keeper", "the keeper of the backends is gone and is being replaced")
-
-
-def _report(health: HealthReporter, detached: DetachedTasks, *, is_ready: bool) -> None:
-    detached(health.set_ready(is_ready=is_ready))
-
-
-async def _stop(
-    server: grpc.aio.Server,
-    interceptor: CallInterceptor,
-    health: HealthReporter,
-    grace_seconds: float,
-) -> None:
-    """Stop a gRPC server: who watches its health hears of it and is let go, calls may end."""
-    await health.set_ready(is_ready=False)
-    await asyncio.gather(
-        interceptor.end_open_calls(min(WATCHER_SECONDS, grace_seconds)), server.stop(grace_seconds)
-    )
 
 
 async def _all(tasks: list[asyncio.Task[None]]) -> None:

@@ -22,8 +22,9 @@
     │   ├── DrainingError               DRAINING
     │   ├── BackendGoneError            BACKEND_GONE
     │   ├── BackendUnavailableError     BACKEND_UNAVAILABLE
-    │   ├── NotReadyError               NOT_READY
-    │   └── TooManyRequestsError        TOO_MANY_REQUESTS, of a kind of its own
+    │   └── NotReadyError               NOT_READY
+    ├── ExhaustedError
+    │   └── TooManyRequestsError        TOO_MANY_REQUESTS
     ├── FailedError
     │   ├── BackendFailedError          BACKEND_FAILED
     │   ├── BackendStatusFailedError    BACKEND_STATUS_FAILED
@@ -207,16 +208,25 @@ class BackendUnavailableError(UnavailableError):
     reason = "BACKEND_UNAVAILABLE"
 
 
-class TooManyRequestsError(UnavailableError):
-    """A server behind the backend takes no more calls at the moment."""
-
-    reason = "TOO_MANY_REQUESTS"
-
-
 class NotReadyError(UnavailableError):
     """The service cannot do its work at the moment."""
 
     reason = "NOT_READY"
+
+
+class ExhaustedError(LocalplaneError):
+    """There is too much of it already; trying again once there is less may help."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 1.0, **metadata: str) -> None:
+        super().__init__(message, **metadata)
+        self.retry_after_seconds = retry_after_seconds
+        """When to try again."""
+
+
+class TooManyRequestsError(ExhaustedError):
+    """As many callers as can be served at once are served already, here or by a server behind the backend."""
+
+    reason = "TOO_MANY_REQUESTS"
 
 
 class FailedError(LocalplaneError):

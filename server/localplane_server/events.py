@@ -58,6 +58,20 @@ class RequestFinished(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackendChanged:
+    """Something that is known of a backend is different now."""
+
+    model: str
+    calls_only: bool = False
+    """Whether only a call began or ended. There are thousands of these in a second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendsSampled:
+    """The process trees of all backends were sampled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BackendReady:
     """A model was loaded."""
 

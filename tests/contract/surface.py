@@ -66,6 +66,16 @@ def _routes() -> list[Route]:
 METHODS = _methods()
 """Every method of the API, by `Service.Method`."""
 
+ENDLESS = {
+    name
+    for name, method in METHODS.items()
+    if method.server_streaming
+    and any(
+        field.GetOptions().Extensions[options_pb2.event_id] for field in method.output_type.fields
+    )
+}
+"""Methods that answer until the caller goes away."""
+
 ROUTES = _routes()
 """Every route that stands for a method."""
 FIRST = list({(route.method, route.verb): route for route in reversed(ROUTES)}.values())

@@ -128,8 +128,13 @@ class RestTransport:
         return codec_for(answer_class).decode(content)
 
     async def stream(self, method: str, request: Message) -> AsyncGenerator[Any]:
-        options = self._request(method.removesuffix("Stream"), request)
-        options["content"] = json.dumps({**json.loads(options["content"]), "stream": True}).encode()
+        if method in self._routes:  # it streams whatever is asked for
+            options = self._request(method, request)
+            options["headers"] = {"accept": "text/event-stream"}
+        else:
+            options = self._request(method.removesuffix("Stream"), request)
+            body = {**json.loads(options["content"]), "stream": True}
+            options["content"] = json.dumps(body).encode()
         codec = codec_for(_answer_class(method))
         async with self._client.stream(**options) as response:
             if response.status_code != httpx.codes.OK:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -10,7 +11,7 @@ import httpx
 from google.protobuf.message import Message
 
 from contract.error_table import check_call_error, check_response
-from contract.surface import METHODS
+from contract.surface import ENDLESS, METHODS
 from contract.transports import CallError, GrpcTransport, _error
 
 LONGEST_SECONDS = 20.0
@@ -59,8 +60,10 @@ class Walk:
     async def _message(self, transport: GrpcTransport, request: Message) -> str:
         try:
             if METHODS[self._method].server_streaming:
-                async for _ in transport.stream(self._method, request):
-                    pass
+                async with aclosing(transport.stream(self._method, request)) as answers:
+                    async for _ in answers:
+                        if self._method in ENDLESS:
+                            break
             else:
                 await transport.call(self._method, request)
         except CallError as error:
@@ -73,8 +76,11 @@ class Walk:
         path = f"/{method.containing_service.full_name}/{method.name}"
         try:
             if method.server_streaming:
-                async for _ in channel.unary_stream(path)(request):
-                    pass
+                call = channel.unary_stream(path)(request)
+                async for _ in call:
+                    if self._method in ENDLESS:
+                        call.cancel()
+                        break
             else:
                 await channel.unary_unary(path)(request)
         except grpc.aio.AioRpcError as raised:
@@ -86,9 +92,24 @@ class Walk:
     async def _rest(
         self, client: httpx.AsyncClient, verb: str, url: str, sent: dict[str, Any]
     ) -> str:
-        response = await client.request(verb, url, **sent)
+        if self._method in ENDLESS:
+            response = await _begun(client, verb, url, sent)
+        else:
+            response = await client.request(verb, url, **sent)
         check_response(response, self._method)
         if response.status_code < httpx.codes.BAD_REQUEST or verb == "HEAD":
             return "OK"
         reason: str = response.json()["error"]["reason"]
         return reason
+
+
+async def _begun(
+    client: httpx.AsyncClient, verb: str, url: str, sent: dict[str, Any]
+) -> httpx.Response:
+    """Return an answer with as much of its content as comes at once where it has no end."""
+    async with client.stream(verb, url, **sent) as response:
+        if response.is_success and verb != "HEAD":
+            response._content = await anext(response.aiter_bytes())
+        else:
+            await response.aread()
+    return response

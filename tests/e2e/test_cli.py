@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import pytest
 
+from localplane_server.cli.session import INTERRUPTED
 from served import LOCALPLANE, Served, served, wait_until
 
 PATIENCE_SECONDS = 60.0
@@ -120,6 +121,57 @@ class Terminal:
         self.process.kill()
         self.process.wait()
         os.close(self._ours)
+
+
+class TestWatch:
+    def test_lines_of_json(self, service: Served) -> None:
+        """A program gets one object a line, as REST has them, and can go on behind any of them."""
+        service.post("/backend/shutdown", model="tiny")  # another test may have loaded it
+        watch = [*LOCALPLANE, "backend", "watch", "tiny", "--json"]
+        with subprocess.Popen(
+            watch, stdout=subprocess.PIPE, text=True, env=environment(service)
+        ) as process:
+            assert process.stdout is not None
+            first = json.loads(process.stdout.readline())
+            service.load("tiny")
+            message = first
+            while [one["state"] for one in message["backends"]] != ["ready"]:
+                message = json.loads(process.stdout.readline())
+            process.send_signal(signal.SIGINT)
+            code = process.wait(PATIENCE_SECONDS)
+        service.post("/backend/shutdown", model="tiny")
+        again = run(
+            service, *watch[len(LOCALPLANE) :], "--after", message["revision"], "--timeout", "2s"
+        )
+
+        assert ("snapshot", INTERRUPTED) == (first["kind"], code)
+        changes, error = [json.loads(line) for line in again.stdout.splitlines()]
+        assert ("changes", ["tiny"]) == (changes["kind"], changes["removed"])
+        assert (6, "DEADLINE_EXCEEDED") == (again.returncode, error["error"]["reason"])
+
+    def test_for_people(self, service: Served) -> None:
+        """A heading, and a line for every change."""
+        service.post("/backend/shutdown", model="talker")  # another test may have loaded it
+        with Terminal(service, "backend", "watch", "talker") as terminal:
+            terminal.wait_for("no backend runs")
+            service.load("talker")
+            terminal.wait_for("ready")
+            service.post("/backend/shutdown", model="talker")
+            terminal.wait_for("stopped")
+            terminal.type("\x03")
+            code = terminal.end()
+
+        lines = terminal.shown.splitlines()
+        assert ["TIME", "MODEL", "STATE", "PID", "MEMORY", "CPU", "CALLS"] == lines[0].split()
+        assert any("MiB" in line or " talker  ready" in line for line in lines)
+        assert INTERRUPTED == code
+
+    def test_bad_revision(self, service: Served) -> None:
+        """What is no revision is the caller's mistake."""
+        done = run(service, "backend", "watch", "--after", "yesterday")
+
+        assert 1 == done.returncode
+        assert "after_revision" in done.stderr
 
 
 class TestDocuments:

@@ -166,6 +166,17 @@ class Backends(_Servicer, backend_service_pb2_grpc.BackendServiceServicer):
         await self._services.enter(request, context)
         return backend_service_pb2.ListBackendsResponse()
 
+    async def WatchBackends(  # noqa: N802
+        self, request: backend_service_pb2.WatchBackendsRequest, context: Context
+    ) -> AsyncIterator[backend_service_pb2.WatchBackendsResponse]:
+        services = self._services
+        await services.enter(request, context)
+        for number in range(services.pieces):
+            if services.fails_after_pieces == number:
+                await services.fail(context)
+            revision = f"e-{number}" if number else ""
+            yield backend_service_pb2.WatchBackendsResponse(revision=revision, removed=["a\nb"])
+
     async def ListInstalledBackends(  # noqa: N802
         self, request: backend_service_pb2.ListInstalledBackendsRequest, context: Context
     ) -> backend_service_pb2.ListInstalledBackendsResponse:

@@ -14,6 +14,7 @@ import pytest
 
 from gateway.fake_services import Services, failure
 from gateway.gateways import error_of
+from localplane_gateway import heartbeat
 
 CHAT = "/v1/chat/completions"
 STREAMED: dict[str, Any] = {"model": "m", "messages": [{"role": "user"}], "stream": True}
@@ -69,6 +70,52 @@ class TestFormats:
         assert (200, "data: [DONE]\n\n") == (response.status_code, response.text)
 
 
+class TestPlaces:
+    async def test_ids(self, web: httpx.AsyncClient) -> None:
+        """An event has the place of its message, in a line of its own; one without a place has none."""
+        response = await web.get("/api/backends/watch")
+
+        events = response.text.split("\n\n")
+        first, second, third = [event.split("\n") for event in events[:3]]
+        assert ["data"] == [line.partition(":")[0] for line in first]
+        assert ["id: e-1", "id: e-2"] == [second[0], third[0]]
+        assert all(line.startswith("data: {") for line in (second[1], third[1]))
+        assert [""] == events[3:]
+
+    async def test_what_the_method_is_told(
+        self, web: httpx.AsyncClient, services: Services
+    ) -> None:
+        """It gets the place that a client sends back, and the fields of the query."""
+        headers = {"last-event-id": "e-7"}
+
+        await web.get("/api/backends/watch?after_revision=e-1&model=a&model=b%2Fc", headers=headers)
+
+        assert "e-7" == services.metadata["x-http-last-event-id"]
+        assert ("e-1", ["a", "b/c"]) == (
+            services.request.after_revision,
+            list(services.request.models),
+        )
+
+    async def test_error_without_a_place(self, web: httpx.AsyncClient, services: Services) -> None:
+        """The record that a stream breaks off with is none of its messages."""
+        services.failure = failure(grpc.StatusCode.UNAVAILABLE, "DRAINING")
+        services.fails_after_pieces = 2
+
+        events = (await web.get("/api/backends/watch")).text.split("\n\n")
+
+        assert events[2].startswith('data: {"error":')
+
+    async def test_head(self, web: httpx.AsyncClient) -> None:
+        """HEAD tells the type of the stream and begins none."""
+        response = await web.head("/api/backends/watch")
+
+        assert (200, "text/event-stream", "") == (
+            response.status_code,
+            response.headers["content-type"],
+            response.text,
+        )
+
+
 class TestFailures:
     async def test_before_the_first_message(
         self, web: httpx.AsyncClient, services: Services
@@ -106,6 +153,60 @@ class TestFailures:
             }
         } == json.loads(last.removeprefix(before))
         assert "[DONE]" not in records
+
+
+class TestHeartbeat:
+    @pytest.mark.parametrize(
+        ("accept", "beat"), [("text/event-stream", ":"), ("application/x-ndjson", "")]
+    )
+    async def test_silence(
+        self,
+        web: httpx.AsyncClient,
+        services: Services,
+        monkeypatch: pytest.MonkeyPatch,
+        accept: str,
+        beat: str,
+    ) -> None:
+        """A stream that has nothing to say for a while says so, between whole messages only."""
+        monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.02)
+        services.holds_between = True
+        beats = 0
+        lines = []
+
+        headers = {"accept": accept}
+        async with web.stream("POST", CHAT, json=STREAMED, headers=headers) as response:
+            async for line in response.aiter_lines():
+                lines.append(line)
+                beats = beats + 1 if line == beat else beats
+                if beats == 5:
+                    services.release.set()
+        messages = [line for line in lines if line.startswith(("{", "data: {"))]
+
+        assert beats >= 5
+        assert 3 == len(messages)
+        assert {beat, ""} >= {line for line in lines if "{" not in line and "[DONE]" not in line}
+
+    async def test_not_before_the_status(
+        self, web: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """While a call may still be refused nothing is written: the status would have to be."""
+        monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.01)
+        services.holds = True
+        asking = asyncio.create_task(web.post(CHAT, json=STREAMED))
+        await services.entered.wait()
+        await asyncio.wait((asking,), timeout=0.1)
+        services.release.set()
+
+        assert (await asking).text.startswith("data: ")
+
+    async def test_many_messages(
+        self, web: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A stream that says something needs none."""
+        monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.2)
+        services.pieces = 100
+
+        assert "\n:" not in (await web.post(CHAT, json=STREAMED)).text
 
 
 class TestClients:

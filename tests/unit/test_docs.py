@@ -64,9 +64,8 @@ def test_codes_and_statuses_are_right(errors_page: str, leaf: type[errors.Localp
 
     assert CODES[kind].name == code
     assert str(http_status(CODES[kind], leaf.reason, {})) in re.findall(r"\d{3}", status)
-    assert retry == ("yes" if issubclass(leaf, errors.UnavailableError) else "no") or (
-        leaf is errors.OverdueError
-    )
+    is_retried = issubclass(leaf, errors.UnavailableError | errors.ExhaustedError)
+    assert retry == ("yes" if is_retried else "no") or (leaf is errors.OverdueError)
 
 
 @pytest.mark.parametrize(("reason", "status"), sorted(BY_REASON.items()))

@@ -31,6 +31,14 @@ _VERBS = ("get", "put", "post", "delete", "patch")
 _HTML = "text/html"
 _JSON = "application/json"
 _STREAMS = ("text/event-stream", "application/x-ndjson")
+_LAST_EVENT_ID: Schema = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
+    "description": "`id` of the last event that was received; the stream goes on behind it. Browsers send it"
+    " by themselves when they connect again.",
+    "schema": {"type": "string"},
+}
 _ERROR_RESPONSES = {
     "400": "BadRequest",
     "401": "Unauthenticated",
@@ -161,6 +169,14 @@ class _Operation:
             if not self._has_body or name == "model" or not self._rule.body:
                 is_needed = is_required(field) and not self._has_body
                 yield self._parameter(field, "query", is_needed=is_needed)
+        if any(self._has_event_ids(answer) for answer in self._method.answers):
+            yield _LAST_EVENT_ID
+
+    def _has_event_ids(self, answer: MethodDescriptorProto) -> bool:
+        fields = self._descriptors.messages[answer.output_type.lstrip(".")].field
+        return answer.server_streaming and any(
+            field.options.Extensions[options_pb2.event_id] for field in fields
+        )
 
     def _parameter(self, field: FieldDescriptorProto, where: str, *, is_needed: bool) -> Schema:
         parameter: Schema = {"name": json_name(field), "in": where, "required": is_needed}

@@ -1,7 +1,7 @@
 """The first page: what the service is and has, and how it is called.
 
-It is whole without scripts, takes nothing from elsewhere, and escapes whatever it shows: the names of models come from
-whoever made them.
+It is whole without scripts; with them, its backends are those of this moment. It takes nothing from elsewhere, and
+escapes whatever it shows: the names of models come from whoever made them.
 """
 
 from __future__ import annotations
@@ -58,26 +58,30 @@ class WelcomePage:
         self._examples = lru_cache(KEPT_PLACES)(partial(make_examples, document))
         folder = files("localplane_gateway.page")
         style = (folder / "welcome.css").read_text(encoding="utf-8")
+        script = (folder / "welcome.js").read_text(encoding="utf-8")
         environment = Environment(
             autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         environment.filters["size"] = readable_size
         self._template = environment.from_string(
             (folder / "welcome.html").read_text(encoding="utf-8"),
-            # The one text that is not escaped: it is ours, and an escaped style would be another.
-            globals={"style": Markup(style)},  # noqa: S704
+            # The texts that are not escaped: they are ours, and escaped ones would be others.
+            globals={
+                "style": Markup(style),  # noqa: S704
+                "script": Markup(script),  # noqa: S704
+                "blank": backend_pb2.Backend(),
+            },
         )
-        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
         policy = (
-            f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; "
-            "form-action 'none'; frame-ancestors 'none'"
+            f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
+            "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
         self.headers: Headers = [
             (b"content-security-policy", policy.encode()),
             (b"referrer-policy", b"no-referrer"),
             (b"x-frame-options", b"DENY"),
         ]
-        """Headers of the page: no scripts, nothing from elsewhere, in nobody else's frame."""
+        """Headers of the page: no script but its own, nothing from elsewhere, in nobody else's frame."""
 
     def render(self, summary: summary_pb2.Summary) -> bytes:
         """Make the page."""
@@ -110,6 +114,12 @@ def readable_size(size: int) -> str:
         amount, unit = amount / _STEP, larger
     is_round = unit == "B" or amount >= 100  # noqa: PLR2004 - three digits are enough
     return f"{amount:.0f} {unit}" if is_round else f"{amount:.1f} {unit}"
+
+
+def _source(text: str) -> str:
+    """Name one style or script for a policy."""
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
 
 
 def _accepts_html(media_range: bytes) -> bool:

@@ -365,6 +365,9 @@ class Backend(_message.Message):
     RESTARTS_FIELD_NUMBER: _builtins.int
     LOADED_AT_FIELD_NUMBER: _builtins.int
     LAST_USED_FIELD_NUMBER: _builtins.int
+    MEMORY_PERCENT_FIELD_NUMBER: _builtins.int
+    CPU_PERCENT_FIELD_NUMBER: _builtins.int
+    SAMPLED_AT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model that it serves."""
     backend: _builtins.str
@@ -379,6 +382,10 @@ class Backend(_message.Message):
     """Why it last failed. Null when it has not."""
     restarts: _builtins.int
     """How often it was started again after a failure, since the service started."""
+    memory_percent: _builtins.float
+    """Resident memory in percent of the machine's memory, or of the control group's limit where that is lower."""
+    cpu_percent: _builtins.float
+    """Processor time of the tree between the last two samples; 100 is one core. Null before there are two samples."""
     @_builtins.property
     def memory_info(self) -> Global___ProcessMemory:
         """Memory of the process tree. Null when it cannot be read."""
@@ -390,6 +397,10 @@ class Backend(_message.Message):
     @_builtins.property
     def last_used(self) -> _timestamp_pb2.Timestamp:
         """When the last call ended. Null when there was none."""
+
+    @_builtins.property
+    def sampled_at(self) -> _timestamp_pb2.Timestamp:
+        """When the figures of the operating system were sampled. Null when they were not yet."""
 
     def __init__(
         self,
@@ -404,17 +415,28 @@ class Backend(_message.Message):
         restarts: _builtins.int = ...,
         loaded_at: _timestamp_pb2.Timestamp | None = ...,
         last_used: _timestamp_pb2.Timestamp | None = ...,
+        memory_percent: _builtins.float | None = ...,
+        cpu_percent: _builtins.float | None = ...,
+        sampled_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "_pid", b"_pid", "last_error", b"last_error", "last_used", b"last_used", "loaded_at", b"loaded_at", "memory_info", b"memory_info", "pid", b"pid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_last_error", b"_last_error", "_memory_percent", b"_memory_percent", "_pid", b"_pid", "cpu_percent", b"cpu_percent", "last_error", b"last_error", "last_used", b"last_used", "loaded_at", b"loaded_at", "memory_info", b"memory_info", "memory_percent", b"memory_percent", "pid", b"pid", "sampled_at", b"sampled_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_error", b"_last_error", "_pid", b"_pid", "backend", b"backend", "in_flight", b"in_flight", "last_error", b"last_error", "last_used", b"last_used", "loaded_at", b"loaded_at", "memory_info", b"memory_info", "model", b"model", "pid", b"pid", "restarts", b"restarts", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_last_error", b"_last_error", "_memory_percent", b"_memory_percent", "_pid", b"_pid", "backend", b"backend", "cpu_percent", b"cpu_percent", "in_flight", b"in_flight", "last_error", b"last_error", "last_used", b"last_used", "loaded_at", b"loaded_at", "memory_info", b"memory_info", "memory_percent", b"memory_percent", "model", b"model", "pid", b"pid", "restarts", b"restarts", "sampled_at", b"sampled_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cpu_percent: _TypeAlias = _typing.Literal["cpu_percent"]  # noqa: Y015
+    _WhichOneofArgType__cpu_percent: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent"]  # noqa: Y015
     _WhichOneofReturnType__last_error: _TypeAlias = _typing.Literal["last_error"]  # noqa: Y015
     _WhichOneofArgType__last_error: _TypeAlias = _typing.Literal["_last_error", b"_last_error"]  # noqa: Y015
+    _WhichOneofReturnType__memory_percent: _TypeAlias = _typing.Literal["memory_percent"]  # noqa: Y015
+    _WhichOneofArgType__memory_percent: _TypeAlias = _typing.Literal["_memory_percent", b"_memory_percent"]  # noqa: Y015
     _WhichOneofReturnType__pid: _TypeAlias = _typing.Literal["pid"]  # noqa: Y015
     _WhichOneofArgType__pid: _TypeAlias = _typing.Literal["_pid", b"_pid"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_percent) -> _WhichOneofReturnType__cpu_percent | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last_error) -> _WhichOneofReturnType__last_error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_percent) -> _WhichOneofReturnType__memory_percent | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pid) -> _WhichOneofReturnType__pid | None: ...
 

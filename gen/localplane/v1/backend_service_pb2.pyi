@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from localplane.v1 import backend_pb2 as _backend_pb2
+from localplane.v1 import watch_pb2 as _watch_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -94,6 +95,74 @@ class ListBackendsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListBackendsResponse: _TypeAlias = ListBackendsResponse  # noqa: Y015
+
+@_typing.final
+class WatchBackendsRequest(_message.Message):
+    """Asks to watch the backends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_REVISION_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    after_revision: _builtins.str
+    """Revision of the last message of a watch that was cut: the watch goes on there. Empty starts with a snapshot."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names, aliases or file names of models to tell of, at most 256. Empty means all. A name that means no model yet may
+        mean one later.
+        """
+
+    def __init__(
+        self,
+        *,
+        after_revision: _builtins.str = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_revision", b"after_revision", "models", b"models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchBackendsRequest: _TypeAlias = WatchBackendsRequest  # noqa: Y015
+
+@_typing.final
+class WatchBackendsResponse(_message.Message):
+    """What a watcher of the backends is told at once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    BACKENDS_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    revision: _builtins.str
+    """Where the watch stands after this message; for `after_revision`. Its form has no meaning."""
+    kind: _watch_pb2.WatchKind.ValueType
+    """How to read the message."""
+    @_builtins.property
+    def backends(self) -> _containers.RepeatedCompositeFieldContainer[_backend_pb2.Backend]:
+        """Backends that are there, or that changed."""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the models whose backends are gone. Some may never have been told of."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.str = ...,
+        kind: _watch_pb2.WatchKind.ValueType = ...,
+        backends: _abc.Iterable[_backend_pb2.Backend] | None = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "kind", b"kind", "removed", b"removed", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchBackendsResponse: _TypeAlias = WatchBackendsResponse  # noqa: Y015
 
 @_typing.final
 class ListInstalledBackendsRequest(_message.Message):

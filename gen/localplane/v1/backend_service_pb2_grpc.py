@@ -46,6 +46,11 @@ class BackendServiceStub:
                 request_serializer=localplane_dot_v1_dot_backend__service__pb2.ListBackendsRequest.SerializeToString,
                 response_deserializer=localplane_dot_v1_dot_backend__service__pb2.ListBackendsResponse.FromString,
                 _registered_method=True)
+        self.WatchBackends = channel.unary_stream(
+                '/localplane.v1.BackendService/WatchBackends',
+                request_serializer=localplane_dot_v1_dot_backend__service__pb2.WatchBackendsRequest.SerializeToString,
+                response_deserializer=localplane_dot_v1_dot_backend__service__pb2.WatchBackendsResponse.FromString,
+                _registered_method=True)
         self.ListInstalledBackends = channel.unary_unary(
                 '/localplane.v1.BackendService/ListInstalledBackends',
                 request_serializer=localplane_dot_v1_dot_backend__service__pb2.ListInstalledBackendsRequest.SerializeToString,
@@ -81,6 +86,19 @@ class BackendServiceServicer:
 
     def ListBackends(self, request, context):
         """Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchBackends(self, request, context):
+        """Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
+
+        The first message comes at once. A change of state is told when it happens, calls that begin and end a tenth of a
+        second later all together, and the figures of the operating system whenever they were sampled. With the revision of
+        the last message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where
+        it was. A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch
+        already, and ends with `DRAINING` when the service stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,6 +147,11 @@ def add_BackendServiceServicer_to_server(servicer, server):
                     servicer.ListBackends,
                     request_deserializer=localplane_dot_v1_dot_backend__service__pb2.ListBackendsRequest.FromString,
                     response_serializer=localplane_dot_v1_dot_backend__service__pb2.ListBackendsResponse.SerializeToString,
+            ),
+            'WatchBackends': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchBackends,
+                    request_deserializer=localplane_dot_v1_dot_backend__service__pb2.WatchBackendsRequest.FromString,
+                    response_serializer=localplane_dot_v1_dot_backend__service__pb2.WatchBackendsResponse.SerializeToString,
             ),
             'ListInstalledBackends': grpc.unary_unary_rpc_method_handler(
                     servicer.ListInstalledBackends,
@@ -201,6 +224,33 @@ class BackendService:
             '/localplane.v1.BackendService/ListBackends',
             localplane_dot_v1_dot_backend__service__pb2.ListBackendsRequest.SerializeToString,
             localplane_dot_v1_dot_backend__service__pb2.ListBackendsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchBackends(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/localplane.v1.BackendService/WatchBackends',
+            localplane_dot_v1_dot_backend__service__pb2.WatchBackendsRequest.SerializeToString,
+            localplane_dot_v1_dot_backend__service__pb2.WatchBackendsResponse.FromString,
             options,
             channel_credentials,
             insecure,

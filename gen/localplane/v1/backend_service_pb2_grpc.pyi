@@ -44,6 +44,15 @@ class BackendServiceStub:
     """
     ListBackends: _grpc.UnaryUnaryMultiCallable[_backend_service_pb2.ListBackendsRequest, _backend_service_pb2.ListBackendsResponse]
     """Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model."""
+    WatchBackends: _grpc.UnaryStreamMultiCallable[_backend_service_pb2.WatchBackendsRequest, _backend_service_pb2.WatchBackendsResponse]
+    """Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
+
+    The first message comes at once. A change of state is told when it happens, calls that begin and end a tenth of a
+    second later all together, and the figures of the operating system whenever they were sampled. With the revision of
+    the last message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where
+    it was. A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch
+    already, and ends with `DRAINING` when the service stops.
+    """
     ListInstalledBackends: _grpc.UnaryUnaryMultiCallable[_backend_service_pb2.ListInstalledBackendsRequest, _backend_service_pb2.ListInstalledBackendsResponse]
     """Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
     those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
@@ -79,6 +88,15 @@ class BackendServiceAsyncStub(BackendServiceStub):
     """
     ListBackends: _aio.UnaryUnaryMultiCallable[_backend_service_pb2.ListBackendsRequest, _backend_service_pb2.ListBackendsResponse]  # type: ignore[assignment]
     """Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model."""
+    WatchBackends: _aio.UnaryStreamMultiCallable[_backend_service_pb2.WatchBackendsRequest, _backend_service_pb2.WatchBackendsResponse]  # type: ignore[assignment]
+    """Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
+
+    The first message comes at once. A change of state is told when it happens, calls that begin and end a tenth of a
+    second later all together, and the figures of the operating system whenever they were sampled. With the revision of
+    the last message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where
+    it was. A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch
+    already, and ends with `DRAINING` when the service stops.
+    """
     ListInstalledBackends: _aio.UnaryUnaryMultiCallable[_backend_service_pb2.ListInstalledBackendsRequest, _backend_service_pb2.ListInstalledBackendsResponse]  # type: ignore[assignment]
     """Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
     those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
@@ -123,6 +141,21 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_backend_service_pb2.ListBackendsResponse, _abc.Awaitable[_backend_service_pb2.ListBackendsResponse]]:
         """Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model."""
+
+    @_abc_1.abstractmethod
+    def WatchBackends(
+        self,
+        request: _backend_service_pb2.WatchBackendsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_backend_service_pb2.WatchBackendsResponse], _abc.AsyncIterator[_backend_service_pb2.WatchBackendsResponse]]:
+        """Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
+
+        The first message comes at once. A change of state is told when it happens, calls that begin and end a tenth of a
+        second later all together, and the figures of the operating system whenever they were sampled. With the revision of
+        the last message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where
+        it was. A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch
+        already, and ends with `DRAINING` when the service stops.
+        """
 
     @_abc_1.abstractmethod
     def ListInstalledBackends(

@@ -92,6 +92,7 @@ ONE_OR_MANY_FIELD_NUMBER: _builtins.int
 OMIT_UNSET_FIELD_NUMBER: _builtins.int
 ENUM_AS_NUMBER_FIELD_NUMBER: _builtins.int
 INVALID_REASON_FIELD_NUMBER: _builtins.int
+EVENT_ID_FIELD_NUMBER: _builtins.int
 access: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Access.ValueType]
 """Who may call the method."""
 http_status: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _containers.RepeatedCompositeFieldContainer[Global___HttpStatus]]
@@ -127,4 +128,9 @@ enum_as_number: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldO
 invalid_reason: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.str]
 """Reason of the error when JSON gives this field a value of a wrong type or leaves it out though it is required;
 `INVALID_ARGUMENT` when not set.
+"""
+event_id: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""Whether the value names the place in the stream at which its message stands. Server-sent events have it as their
+`id`, so that a client that lost its connection sends it back as `Last-Event-ID`; the method gets that as metadata
+`x-http-last-event-id`. A value that is empty or zero names no place.
 """

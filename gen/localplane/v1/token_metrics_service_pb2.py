@@ -27,9 +27,10 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from localplane.v1 import options_pb2 as localplane_dot_v1_dot_options__pb2
 from localplane.v1 import token_metrics_pb2 as localplane_dot_v1_dot_token__metrics__pb2
+from localplane.v1 import watch_pb2 as localplane_dot_v1_dot_watch__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)localplane/v1/token_metrics_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1blocalplane/v1/options.proto\x1a!localplane/v1/token_metrics.proto\"C\n\x16GetTokenMetricsRequest\x12)\n\x05model\x18\x01 \x01(\tB\x1a\xe2\x41\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAME\"L\n\x17ListTokenMetricsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\x90\x01\n\x18ListTokenMetricsResponse\x12\x30\n\x06models\x18\x01 \x03(\x0b\x32 .localplane.v1.ModelTokenMetrics\x12)\n\x05\x65poch\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t2\xd1\x02\n\x13TokenMetricsService\x12\xb3\x01\n\x0fGetTokenMetrics\x12%.localplane.v1.GetTokenMetricsRequest\x1a\x1b.localplane.v1.TokenMetrics\"\\\xc8\xda\x18\x02\xe8\xda\x18\x01\x82\xd3\xe4\x93\x02N\x12\r/tokenMetricsZ\x12\x12\x10/v1/tokenMetricsZ\x12\"\r/tokenMetrics:\x01*Z\x15\"\x10/v1/tokenMetrics:\x01*\x12\x83\x01\n\x10ListTokenMetrics\x12&.localplane.v1.ListTokenMetricsRequest\x1a\'.localplane.v1.ListTokenMetricsResponse\"\x1e\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x14\x12\x12/api/token-metricsBm\n\x11\x64\x65v.localplane.v1B\x18TokenMetricsServiceProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)localplane/v1/token_metrics_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1blocalplane/v1/options.proto\x1a!localplane/v1/token_metrics.proto\x1a\x19localplane/v1/watch.proto\"C\n\x16GetTokenMetricsRequest\x12)\n\x05model\x18\x01 \x01(\tB\x1a\xe2\x41\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAME\"L\n\x17ListTokenMetricsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\x90\x01\n\x18ListTokenMetricsResponse\x12\x30\n\x06models\x18\x01 \x03(\x0b\x32 .localplane.v1.ModelTokenMetrics\x12)\n\x05\x65poch\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"m\n\x18WatchTokenMetricsRequest\x12\x1c\n\x0e\x61\x66ter_revision\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x06models\x18\x02 \x03(\tB#\xe2\x41\x01\x01\xea\xdb\x18\x05model\x9a\xdc\x18\x12INVALID_MODEL_NAME\"\xb8\x01\n\x19WatchTokenMetricsResponse\x12\x16\n\x08revision\x18\x01 \x01(\tB\x04\xa0\xdc\x18\x01\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.localplane.v1.WatchKind\x12\x30\n\x06models\x18\x03 \x03(\x0b\x32 .localplane.v1.ModelTokenMetrics\x12)\n\x05\x65poch\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xe2\x03\n\x13TokenMetricsService\x12\xb3\x01\n\x0fGetTokenMetrics\x12%.localplane.v1.GetTokenMetricsRequest\x1a\x1b.localplane.v1.TokenMetrics\"\\\xc8\xda\x18\x02\xe8\xda\x18\x01\x82\xd3\xe4\x93\x02N\x12\r/tokenMetricsZ\x12\x12\x10/v1/tokenMetricsZ\x12\"\r/tokenMetrics:\x01*Z\x15\"\x10/v1/tokenMetrics:\x01*\x12\x83\x01\n\x10ListTokenMetrics\x12&.localplane.v1.ListTokenMetricsRequest\x1a\'.localplane.v1.ListTokenMetricsResponse\"\x1e\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x14\x12\x12/api/token-metrics\x12\x8e\x01\n\x11WatchTokenMetrics\x12\'.localplane.v1.WatchTokenMetricsRequest\x1a(.localplane.v1.WatchTokenMetricsResponse\"$\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x1a\x12\x18/api/token-metrics/watch0\x01\x42m\n\x11\x64\x65v.localplane.v1B\x18TokenMetricsServiceProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,16 +44,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTOKENMETRICSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTTOKENMETRICSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTTOKENMETRICSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHTOKENMETRICSREQUEST'].fields_by_name['after_revision']._loaded_options = None
+  _globals['_WATCHTOKENMETRICSREQUEST'].fields_by_name['after_revision']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHTOKENMETRICSREQUEST'].fields_by_name['models']._loaded_options = None
+  _globals['_WATCHTOKENMETRICSREQUEST'].fields_by_name['models']._serialized_options = b'\342A\001\001\352\333\030\005model\232\334\030\022INVALID_MODEL_NAME'
+  _globals['_WATCHTOKENMETRICSRESPONSE'].fields_by_name['revision']._loaded_options = None
+  _globals['_WATCHTOKENMETRICSRESPONSE'].fields_by_name['revision']._serialized_options = b'\240\334\030\001'
   _globals['_TOKENMETRICSSERVICE'].methods_by_name['GetTokenMetrics']._loaded_options = None
   _globals['_TOKENMETRICSSERVICE'].methods_by_name['GetTokenMetrics']._serialized_options = b'\310\332\030\002\350\332\030\001\202\323\344\223\002N\022\r/tokenMetricsZ\022\022\020/v1/tokenMetricsZ\022\"\r/tokenMetrics:\001*Z\025\"\020/v1/tokenMetrics:\001*'
   _globals['_TOKENMETRICSSERVICE'].methods_by_name['ListTokenMetrics']._loaded_options = None
   _globals['_TOKENMETRICSSERVICE'].methods_by_name['ListTokenMetrics']._serialized_options = b'\310\332\030\002\202\323\344\223\002\024\022\022/api/token-metrics'
-  _globals['_GETTOKENMETRICSREQUEST']._serialized_start=220
-  _globals['_GETTOKENMETRICSREQUEST']._serialized_end=287
-  _globals['_LISTTOKENMETRICSREQUEST']._serialized_start=289
-  _globals['_LISTTOKENMETRICSREQUEST']._serialized_end=365
-  _globals['_LISTTOKENMETRICSRESPONSE']._serialized_start=368
-  _globals['_LISTTOKENMETRICSRESPONSE']._serialized_end=512
-  _globals['_TOKENMETRICSSERVICE']._serialized_start=515
-  _globals['_TOKENMETRICSSERVICE']._serialized_end=852
+  _globals['_TOKENMETRICSSERVICE'].methods_by_name['WatchTokenMetrics']._loaded_options = None
+  _globals['_TOKENMETRICSSERVICE'].methods_by_name['WatchTokenMetrics']._serialized_options = b'\310\332\030\002\202\323\344\223\002\032\022\030/api/token-metrics/watch'
+  _globals['_GETTOKENMETRICSREQUEST']._serialized_start=247
+  _globals['_GETTOKENMETRICSREQUEST']._serialized_end=314
+  _globals['_LISTTOKENMETRICSREQUEST']._serialized_start=316
+  _globals['_LISTTOKENMETRICSREQUEST']._serialized_end=392
+  _globals['_LISTTOKENMETRICSRESPONSE']._serialized_start=395
+  _globals['_LISTTOKENMETRICSRESPONSE']._serialized_end=539
+  _globals['_WATCHTOKENMETRICSREQUEST']._serialized_start=541
+  _globals['_WATCHTOKENMETRICSREQUEST']._serialized_end=650
+  _globals['_WATCHTOKENMETRICSRESPONSE']._serialized_start=653
+  _globals['_WATCHTOKENMETRICSRESPONSE']._serialized_end=837
+  _globals['_TOKENMETRICSSERVICE']._serialized_start=840
+  _globals['_TOKENMETRICSSERVICE']._serialized_end=1322
 # @@protoc_insertion_point(module_scope)

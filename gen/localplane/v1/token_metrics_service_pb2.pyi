@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from localplane.v1 import token_metrics_pb2 as _token_metrics_pb2
+from localplane.v1 import watch_pb2 as _watch_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -101,3 +102,71 @@ class ListTokenMetricsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTokenMetricsResponse: _TypeAlias = ListTokenMetricsResponse  # noqa: Y015
+
+@_typing.final
+class WatchTokenMetricsRequest(_message.Message):
+    """Asks to watch the tokens of models."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_REVISION_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    after_revision: _builtins.str
+    """Revision of the last message of a watch that was cut: the watch goes on there. Empty starts with a snapshot."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names, aliases or file names of models to tell of, at most 256. Empty means all. A name that means no model yet may
+        mean one later.
+        """
+
+    def __init__(
+        self,
+        *,
+        after_revision: _builtins.str = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_revision", b"after_revision", "models", b"models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchTokenMetricsRequest: _TypeAlias = WatchTokenMetricsRequest  # noqa: Y015
+
+@_typing.final
+class WatchTokenMetricsResponse(_message.Message):
+    """What a watcher of tokens is told at once. Models that were asked once are never removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    revision: _builtins.str
+    """Where the watch stands after this message; for `after_revision`. Its form has no meaning."""
+    kind: _watch_pb2.WatchKind.ValueType
+    """How to read the message."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[_token_metrics_pb2.ModelTokenMetrics]:
+        """Models that are there, or whose tokens changed."""
+
+    @_builtins.property
+    def epoch(self) -> _timestamp_pb2.Timestamp:
+        """Since when the totals count. Changes only when the service's state is deleted."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.str = ...,
+        kind: _watch_pb2.WatchKind.ValueType = ...,
+        models: _abc.Iterable[_token_metrics_pb2.ModelTokenMetrics] | None = ...,
+        epoch: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "kind", b"kind", "models", b"models", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchTokenMetricsResponse: _TypeAlias = WatchTokenMetricsResponse  # noqa: Y015

@@ -46,6 +46,11 @@ class TokenMetricsServiceStub:
                 request_serializer=localplane_dot_v1_dot_token__metrics__service__pb2.ListTokenMetricsRequest.SerializeToString,
                 response_deserializer=localplane_dot_v1_dot_token__metrics__service__pb2.ListTokenMetricsResponse.FromString,
                 _registered_method=True)
+        self.WatchTokenMetrics = channel.unary_stream(
+                '/localplane.v1.TokenMetricsService/WatchTokenMetrics',
+                request_serializer=localplane_dot_v1_dot_token__metrics__service__pb2.WatchTokenMetricsRequest.SerializeToString,
+                response_deserializer=localplane_dot_v1_dot_token__metrics__service__pb2.WatchTokenMetricsResponse.FromString,
+                _registered_method=True)
 
 
 class TokenMetricsServiceServicer:
@@ -71,6 +76,20 @@ class TokenMetricsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchTokenMetrics(self, request, context):
+        """Watches the tokens of models: gives what ListTokenMetrics lists, then every change of it, until the caller goes
+        away.
+
+        The first message comes at once. A prediction that ends is told half a second later, together with others; what
+        falls out of the last minute, five minutes and hour is told every five seconds. With the revision of the last
+        message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where it was.
+        A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch already, and
+        ends with `DRAINING` when the service stops.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TokenMetricsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -83,6 +102,11 @@ def add_TokenMetricsServiceServicer_to_server(servicer, server):
                     servicer.ListTokenMetrics,
                     request_deserializer=localplane_dot_v1_dot_token__metrics__service__pb2.ListTokenMetricsRequest.FromString,
                     response_serializer=localplane_dot_v1_dot_token__metrics__service__pb2.ListTokenMetricsResponse.SerializeToString,
+            ),
+            'WatchTokenMetrics': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTokenMetrics,
+                    request_deserializer=localplane_dot_v1_dot_token__metrics__service__pb2.WatchTokenMetricsRequest.FromString,
+                    response_serializer=localplane_dot_v1_dot_token__metrics__service__pb2.WatchTokenMetricsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -140,6 +164,33 @@ class TokenMetricsService:
             '/localplane.v1.TokenMetricsService/ListTokenMetrics',
             localplane_dot_v1_dot_token__metrics__service__pb2.ListTokenMetricsRequest.SerializeToString,
             localplane_dot_v1_dot_token__metrics__service__pb2.ListTokenMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTokenMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/localplane.v1.TokenMetricsService/WatchTokenMetrics',
+            localplane_dot_v1_dot_token__metrics__service__pb2.WatchTokenMetricsRequest.SerializeToString,
+            localplane_dot_v1_dot_token__metrics__service__pb2.WatchTokenMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

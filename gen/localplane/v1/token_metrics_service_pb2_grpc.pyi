@@ -45,6 +45,16 @@ class TokenMetricsServiceStub:
     """Lists the tokens of all models that were ever asked, by name: those of the last minute, five minutes and hour, and
     all since the epoch. No backend is asked.
     """
+    WatchTokenMetrics: _grpc.UnaryStreamMultiCallable[_token_metrics_service_pb2.WatchTokenMetricsRequest, _token_metrics_service_pb2.WatchTokenMetricsResponse]
+    """Watches the tokens of models: gives what ListTokenMetrics lists, then every change of it, until the caller goes
+    away.
+
+    The first message comes at once. A prediction that ends is told half a second later, together with others; what
+    falls out of the last minute, five minutes and hour is told every five seconds. With the revision of the last
+    message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where it was.
+    A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch already, and
+    ends with `DRAINING` when the service stops.
+    """
 
 @_typing.type_check_only
 class TokenMetricsServiceAsyncStub(TokenMetricsServiceStub):
@@ -61,6 +71,16 @@ class TokenMetricsServiceAsyncStub(TokenMetricsServiceStub):
     ListTokenMetrics: _aio.UnaryUnaryMultiCallable[_token_metrics_service_pb2.ListTokenMetricsRequest, _token_metrics_service_pb2.ListTokenMetricsResponse]  # type: ignore[assignment]
     """Lists the tokens of all models that were ever asked, by name: those of the last minute, five minutes and hour, and
     all since the epoch. No backend is asked.
+    """
+    WatchTokenMetrics: _aio.UnaryStreamMultiCallable[_token_metrics_service_pb2.WatchTokenMetricsRequest, _token_metrics_service_pb2.WatchTokenMetricsResponse]  # type: ignore[assignment]
+    """Watches the tokens of models: gives what ListTokenMetrics lists, then every change of it, until the caller goes
+    away.
+
+    The first message comes at once. A prediction that ends is told half a second later, together with others; what
+    falls out of the last minute, five minutes and hour is told every five seconds. With the revision of the last
+    message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where it was.
+    A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch already, and
+    ends with `DRAINING` when the service stops.
     """
 
 class TokenMetricsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -87,6 +107,22 @@ class TokenMetricsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_token_metrics_service_pb2.ListTokenMetricsResponse, _abc.Awaitable[_token_metrics_service_pb2.ListTokenMetricsResponse]]:
         """Lists the tokens of all models that were ever asked, by name: those of the last minute, five minutes and hour, and
         all since the epoch. No backend is asked.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchTokenMetrics(
+        self,
+        request: _token_metrics_service_pb2.WatchTokenMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_token_metrics_service_pb2.WatchTokenMetricsResponse], _abc.AsyncIterator[_token_metrics_service_pb2.WatchTokenMetricsResponse]]:
+        """Watches the tokens of models: gives what ListTokenMetrics lists, then every change of it, until the caller goes
+        away.
+
+        The first message comes at once. A prediction that ends is told half a second later, together with others; what
+        falls out of the last minute, five minutes and hour is told every five seconds. With the revision of the last
+        message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where it was.
+        A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch already, and
+        ends with `DRAINING` when the service stops.
         """
 
 def add_TokenMetricsServiceServicer_to_server(servicer: TokenMetricsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import click
 
-from localplane.v1 import backend_pb2, backend_service_pb2
+from localplane.v1 import backend_pb2, backend_service_pb2, watch_pb2
 from localplane_server.cli.completion import complete_loaded_model, complete_model
 from localplane_server.cli.session import Session, client_options
 from localplane_server.cli.spinner import Spinner
-from localplane_server.cli.text import UNKNOWN, facts, percent, since, size, table
+from localplane_server.cli.text import UNKNOWN, facts, percent, printable, since, size, table
 
 model_argument = click.argument("model", shell_complete=complete_loaded_model)
 
@@ -60,6 +61,27 @@ def monitor(model: str, session: Session) -> None:
     with session.client() as client:
         answer = client.get_backend_status(model)
     session.write(answer, _status_facts(answer))
+
+
+@backend.command("watch")
+@click.argument("models", nargs=-1, metavar="[MODEL]...", shell_complete=complete_model)
+@click.option(
+    "--after",
+    "after_revision",
+    metavar="REVISION",
+    default="",
+    help="Go on behind this revision, as --json told it.",
+)
+@client_options
+def watch(models: tuple[str, ...], session: Session, *, after_revision: str) -> None:
+    """Show the backends of all models, or of MODEL, and every change of them, until Ctrl-C."""
+    with (
+        session.client() as client,
+        client.watch_backends(models=models, after_revision=after_revision) as messages,
+    ):
+        lines = _WatchLines()
+        for message in messages:
+            session.write(message, lines.of(message))
 
 
 @backend.command("stop")
@@ -124,6 +146,45 @@ def _installed_rows(
     yield from table(("BACKEND", "SOURCE", "STATE", "ALIASES", "PROGRAM OR ADDRESS"), rows)
     for problem in answer.problems:
         yield from facts([(f"{problem.name}:", problem.message)])
+
+
+class _WatchLines:
+    """Makes the lines of a watch, in columns that only get wider."""
+
+    def __init__(self) -> None:
+        self._widths = [0] * 8
+        self._is_headed = False
+
+    def of(self, message: backend_service_pb2.WatchBackendsResponse) -> Iterator[str]:
+        """Return the lines of one message."""
+        now = f"{datetime.now(UTC).astimezone():%H:%M:%S}"
+        if message.kind == watch_pb2.WATCH_KIND_RESYNC:
+            yield f"{now}  everything anew: some changes before this are not known"
+        changed = [(now, *_watched(one)) for one in message.backends]
+        gone = [(now, model, "stopped", *[UNKNOWN] * 5) for model in message.removed]
+        rows = [[printable(cell).replace("\n", " ") for cell in row] for row in (*changed, *gone)]
+        if not self._is_headed:
+            self._is_headed = True
+            rows.insert(0, ["TIME", "MODEL", "STATE", "PID", "MEMORY", "CPU", "CALLS", ""])
+            if len(rows) == 1 and message.kind != watch_pb2.WATCH_KIND_CHANGES:
+                rows.append([now, UNKNOWN, "no backend runs", *[""] * 5])
+        for row in rows:
+            self._widths = list(map(max, self._widths, map(len, row)))
+        for row in rows:
+            cells = zip(row, self._widths, strict=True)
+            yield "  ".join(cell.ljust(width) for cell, width in cells).rstrip()
+
+
+def _watched(one: backend_pb2.Backend) -> tuple[str, ...]:
+    return (
+        one.model,
+        state_name(one.state),
+        str(one.pid) if one.HasField("pid") else UNKNOWN,
+        size(one.memory_info.rss if one.HasField("memory_info") else None),
+        percent(one.cpu_percent if one.HasField("cpu_percent") else None),
+        str(one.in_flight),
+        one.last_error if one.state == backend_pb2.BACKEND_STATE_FAILED else "",
+    )
 
 
 def _status_facts(answer: backend_pb2.BackendStatus) -> list[str]:

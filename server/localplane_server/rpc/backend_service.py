@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from localplane.v1 import backend_pb2, backend_service_pb2, backend_service_pb2_grpc
 from localplane_server.errors import InvalidArgumentError
+from localplane_server.models.catalog import ModelCatalog
 from localplane_server.rpc.convert import backend_to_proto, report_to_proto
 from localplane_server.rpc.installed_backends import backend_problems, installed_to_proto
 from localplane_server.rpc.pages import page
+from localplane_server.rpc.watches import KINDS, place_of, selection
+from localplane_server.scheduling.backend_feed import BackendFeed
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
 from localplane_server.supervision.programs import BackendPrograms
@@ -24,12 +29,16 @@ class BackendServicer(backend_service_pb2_grpc.BackendServiceServicer):
         scheduler: Scheduler,
         monitor: Monitor,
         programs: BackendPrograms,
+        catalog: ModelCatalog,
+        feed: BackendFeed,
         *,
         grace_seconds: float,
     ) -> None:
         self._scheduler = scheduler
         self._monitor = monitor
         self._programs = programs
+        self._catalog = catalog
+        self._feed = feed
         self._grace_seconds = grace_seconds
 
     async def GetBackendStatus(
@@ -50,6 +59,21 @@ class BackendServicer(backend_service_pb2_grpc.BackendServiceServicer):
             backends=[backend_to_proto(one, self._monitor.last_sample(one)) for one in shown],
             next_page_token=token,
         )
+
+    async def WatchBackends(
+        self, request: backend_service_pb2.WatchBackendsRequest, context: Any
+    ) -> AsyncGenerator[backend_service_pb2.WatchBackendsResponse]:
+        select = selection(request.models, self._catalog)
+        async with aclosing(self._feed.watch(place_of(request, context), select=select)) as batches:
+            async for batch in batches:
+                yield backend_service_pb2.WatchBackendsResponse(
+                    revision=str(batch.revision),
+                    kind=KINDS[batch.kind],
+                    backends=[
+                        backend_to_proto(one.snapshot, one.sample) for one in batch.changed.values()
+                    ],
+                    removed=batch.removed,
+                )
 
     async def ListInstalledBackends(
         self, request: backend_service_pb2.ListInstalledBackendsRequest, context: Any

@@ -68,7 +68,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._open_calls: set[asyncio.Task[Any]] = set()
 
     async def end_open_calls(self, seconds: float) -> None:
-        """End the calls of the gRPC project's own services: who watches would hold up a stop for ever.
+        """End the calls that have no end of their own: who watches would hold up a stop for ever.
 
         Args:
             seconds: How long they may still take to send what they have to say.
@@ -102,6 +102,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if not handler.response_streaming:
             return handler
         stream = handler.unary_stream
+        if _can_go_on(method):
+            return handler._replace(unary_stream=self._noted(stream))
 
         async def write(request: Any, context: Any) -> None:
             async with aclosing(stream(request, context)) as messages:
@@ -112,31 +114,32 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _open(self, bare: Handler) -> Handler:
         """Return the handler of an open service, so that its streams can be ended."""
-
-        def noted(behaviour: Any) -> Any:
-            async def call(request: Any, context: Any) -> None:
-                task = asyncio.current_task()
-                if task is None:
-                    raise RuntimeError(behaviour)
-                self._open_calls.add(task)
-                try:
-                    outcome = behaviour(request, context)
-                    if inspect.isawaitable(outcome):
-                        await outcome
-                        return
-                    async with aclosing(outcome) as messages:
-                        async for message in messages:
-                            await context.write(message)
-                finally:
-                    self._open_calls.discard(task)
-
-            return call
-
         if bare.unary_stream:
-            return bare._replace(unary_stream=noted(bare.unary_stream))
+            return bare._replace(unary_stream=self._noted(bare.unary_stream))
         if bare.stream_stream:
-            return bare._replace(stream_stream=noted(bare.stream_stream))
+            return bare._replace(stream_stream=self._noted(bare.stream_stream))
         return bare
+
+    def _noted(self, behaviour: Any) -> Any:
+        """Return a stream whose calls can be ended."""
+
+        async def call(request: Any, context: Any) -> None:
+            task = asyncio.current_task()
+            if task is None:
+                raise RuntimeError(behaviour)
+            self._open_calls.add(task)
+            try:
+                outcome = behaviour(request, context)
+                if inspect.isawaitable(outcome):
+                    await outcome
+                    return
+                async with aclosing(outcome) as messages:
+                    async for message in messages:
+                        await context.write(message)
+            finally:
+                self._open_calls.discard(task)
+
+        return call
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         """Return the handler with everything around it that a call passes through."""
@@ -299,6 +302,14 @@ class _Note:
                 peer=self._peer,
             )
         )
+
+
+def _can_go_on(method: str) -> bool:
+    """Whether a stream can be taken up again where it was cut, so that no stop need wait for it."""
+    found = descriptor_pool.Default().FindMethodByName(method.lstrip("/").replace("/", "."))
+    return any(
+        field.GetOptions().Extensions[options_pb2.event_id] for field in found.output_type.fields
+    )
 
 
 def _service_of(method: str) -> str:

@@ -22,7 +22,7 @@ CODES: dict[type[errors.LocalplaneError], grpc.StatusCode] = {
     errors.FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
-    errors.TooManyRequestsError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.ExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.FailedError: grpc.StatusCode.INTERNAL,
     errors.OverdueError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
@@ -77,7 +77,7 @@ def _status_with_texts(error: errors.LocalplaneError, longest: int) -> grpc.Stat
             field=error.field, description=message
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if isinstance(error, errors.UnavailableError):
+    if isinstance(error, errors.UnavailableError | errors.ExhaustedError):
         delay = Duration()
         delay.FromMilliseconds(int(error.retry_after_seconds * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
 
@@ -10,19 +12,24 @@ from localplane.v1 import (
     token_metrics_service_pb2,
     token_metrics_service_pb2_grpc,
 )
+from localplane_server.models.catalog import ModelCatalog
 from localplane_server.rpc.convert import timestamp
 from localplane_server.rpc.pages import page
+from localplane_server.rpc.watches import KINDS, place_of, selection
 from localplane_server.tokens.accounting import SlotAccount
 from localplane_server.tokens.counts import TokenCounts
 from localplane_server.tokens.reporting import ModelTokens, TokenReporter
+from localplane_server.tokens.token_feed import TokenFeed
 from localplane_server.tokens.windows import TokenWindow
 
 
 class TokenMetricsServicer(token_metrics_service_pb2_grpc.TokenMetricsServiceServicer):
     """Unpacks the request, calls the domain, packs the answer."""
 
-    def __init__(self, reporter: TokenReporter) -> None:
+    def __init__(self, reporter: TokenReporter, catalog: ModelCatalog, feed: TokenFeed) -> None:
         self._reporter = reporter
+        self._catalog = catalog
+        self._feed = feed
 
     async def GetTokenMetrics(
         self, request: token_metrics_service_pb2.GetTokenMetricsRequest, context: Any
@@ -57,6 +64,19 @@ class TokenMetricsServicer(token_metrics_service_pb2_grpc.TokenMetricsServiceSer
             epoch=timestamp(self._reporter.epoch),
             next_page_token=token,
         )
+
+    async def WatchTokenMetrics(
+        self, request: token_metrics_service_pb2.WatchTokenMetricsRequest, context: Any
+    ) -> AsyncGenerator[token_metrics_service_pb2.WatchTokenMetricsResponse]:
+        select = selection(request.models, self._catalog)
+        async with aclosing(self._feed.watch(place_of(request, context), select=select)) as batches:
+            async for batch in batches:
+                yield token_metrics_service_pb2.WatchTokenMetricsResponse(
+                    revision=str(batch.revision),
+                    kind=KINDS[batch.kind],
+                    models=[_model(tokens) for tokens in batch.changed.values()],
+                    epoch=timestamp(self._reporter.epoch),
+                )
 
 
 def _slot(account: SlotAccount) -> token_metrics_pb2.TokenSlot:

@@ -115,6 +115,8 @@ class ModelActor:
         self._start = start
         self._run = run
         self._events = bus
+        self._change = events.BackendChanged(model=model.name)
+        self._calls_change = events.BackendChanged(model=model.name, calls_only=True)
         self._state = BackendState.STOPPED
         self._backend: RunningBackend | None = None
         self._load: asyncio.Task[LocalplaneError | None] | None = None
@@ -176,6 +178,7 @@ class ModelActor:
             self._failed_before = False
             self._state = BackendState.STARTING
             self._load = self._run(self._run_load())
+            self._events.emit(self._change)
 
     async def load(self, model: ModelConfig) -> None:
         """Return once the model is ready; concurrent callers share one load, which outlives them.
@@ -207,6 +210,7 @@ class ModelActor:
         except FailedPreconditionError as error:
             # Nothing was started: what is missing is missing from the service, not from this backend.
             self._state = BackendState.STOPPED
+            self._events.emit(self._change)
             return error
         except LocalplaneError as error:
             self._failed(error.message, was_loading=True)
@@ -232,6 +236,7 @@ class ModelActor:
         self._last_error = None
         self._loaded_at = datetime.now(UTC)
         backend.exited.add_done_callback(lambda _: self._exited(backend))
+        self._events.emit(self._change)
         self._events.emit(
             events.BackendReady(
                 model=self.model.name,
@@ -245,6 +250,7 @@ class ModelActor:
     def _started(self, backend: RunningBackend) -> None:
         self._backend = backend
         self._state = BackendState.LOADING
+        self._events.emit(self._change)
 
     def _failed(self, message: str, *, was_loading: bool = False) -> None:
         self._state = BackendState.FAILED
@@ -252,6 +258,7 @@ class ModelActor:
         self._loaded_at = None
         self._last_error = message
         self._failed_before = True
+        self._events.emit(self._change)
         self._events.emit(
             events.BackendFailed(
                 model=self.model.name,
@@ -273,6 +280,7 @@ class ModelActor:
         # Unless it has failed once more meanwhile, for another cause.
         if lines and message is not None and self._last_error is message:
             self._last_error = f"{message}; last lines of its log: {' | '.join(lines)}"
+            self._events.emit(self._change)
         await backend.stop(free=False)
 
     # Calls
@@ -297,6 +305,7 @@ class ModelActor:
             raise ModelNotLoadedError(self.model.name)
         self._in_flight += 1
         self._idle.clear()
+        self._events.emit(self._calls_change)
         try:
             yield backend.client
         except BackendGoneError as error:
@@ -306,6 +315,7 @@ class ModelActor:
             self._last_used = datetime.now(UTC)
             if not self._in_flight:
                 self._idle.set()
+            self._events.emit(self._calls_change)
 
     def _draining(self) -> DrainingError:
         return DrainingError(
@@ -353,6 +363,7 @@ class ModelActor:
             # Before the task runs: from now on no call is admitted.
             self._state = BackendState.STOPPING
             self._stop = self._run(self._run_stop())
+            self._events.emit(self._change)
         elif until < self._drain_until:
             self._drain_until = until
             self._hurry.set()
@@ -393,6 +404,7 @@ class ModelActor:
             self._loaded_at = None
             self._state = BackendState.STOPPED
             self._stop = None
+            self._events.emit(self._change)
         seconds = time.monotonic() - began
         self._events.emit(
             events.BackendStopped(

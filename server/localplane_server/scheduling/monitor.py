@@ -6,6 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 
+from localplane_server import events
 from localplane_server.errors import (
     BackendFailedError,
     BackendStatusFailedError,
@@ -65,8 +66,9 @@ class BackendReport:
 class Monitor:
     """Samples the process trees in the background, and reports without ever waiting for a model."""
 
-    def __init__(self, scheduler: Scheduler, sampler: Sampler) -> None:
+    def __init__(self, scheduler: Scheduler, sampler: Sampler, bus: events.Events) -> None:
         self._scheduler = scheduler
+        self._events = bus
         self._sampler = sampler
         self._samples: dict[int, TreeSample] = {}
         self._failed_probes: dict[RunningBackend, int] = {}
@@ -131,6 +133,8 @@ class Monitor:
         pids = {backend.pid for backend in backends}
         self._samples = {pid: one for pid, one in self._samples.items() if pid in pids}
         self._failed_probes = {one: n for one, n in self._failed_probes.items() if one in backends}
+        if backends:
+            self._events.emit(events.BackendsSampled())
         await asyncio.gather(
             *(
                 self._probe(actor.backend)

@@ -57,6 +57,11 @@ class Scheduler:
             if actor.state is not BackendState.STOPPED
         ]
 
+    def snapshot(self, name: str) -> BackendSnapshot | None:
+        """Return what `snapshots` has of the model with exactly this name, or None."""
+        actor = self._actors.get(name)
+        return None if actor is None or actor.state is BackendState.STOPPED else actor.snapshot()
+
     def actors(self) -> list[ModelActor]:
         """Return the actors of all models that were ever asked for."""
         return list(self._actors.values())

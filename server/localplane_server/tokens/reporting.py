@@ -101,15 +101,16 @@ class TokenReporter:
 
     def models(self) -> list[ModelTokens]:
         """Return the tokens of all models that were ever asked, by name. No backend is asked."""
-        return [
-            ModelTokens(
-                model=model,
-                is_loaded=self._is_loaded(model),
-                windows=self._accounting.windows(model),
-                total=self._accounting.total(model),
-            )
-            for model in self._accounting.models()
-        ]
+        return [self.tokens(model) for model in self._accounting.models()]
+
+    def tokens(self, model: str) -> ModelTokens:
+        """Return the tokens of the model with exactly this name. No backend is asked."""
+        return ModelTokens(
+            model=model,
+            is_loaded=self._is_loaded(model),
+            windows=self._accounting.windows(model),
+            total=self._accounting.total(model),
+        )
 
     def _known_name(self, name: str) -> str:
         try:

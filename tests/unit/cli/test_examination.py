@@ -254,7 +254,7 @@ class TestOpenAIServers:
 
         assert Verdict.NOTE is found.verdict
         assert "gpu cannot be reached at 127.0.0.1:1: Connection refused" == found.message
-        assert "--openai-backends" in found.remedy
+        assert "--openai-backends" in str(found.remedy)
 
     def test_command(self, tmp_path: Path) -> None:
         """The program of a command is there, or not."""

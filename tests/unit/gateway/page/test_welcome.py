@@ -86,12 +86,14 @@ def test_full(page: WelcomePage) -> None:
 
 
 def test_nothing_runs_and_nothing_is_loaded(page: WelcomePage) -> None:
-    """No scripts, no handlers, no styles of elements, nothing from elsewhere: whatever the names are."""
+    """No script but the page's own, no handlers, no styles, nothing from elsewhere: whatever the names are."""
     elements = Elements(page.render(full_summary(HOSTILE)))
 
     assert HOSTILE in elements.text
-    tags = {tag for tag, _ in elements.found}
-    assert not tags & {"script", "img", "iframe", "object", "embed", "form", "base"}
+    tags = [tag for tag, _ in elements.found]
+    assert not {*tags} & {"img", "iframe", "object", "embed", "form", "base"}
+    assert ("script", {}) == elements.found[-1]
+    assert 1 == tags.count("script")
     for _, attributes in elements.found:
         assert not [name for name in attributes if name.startswith("on") or name == "style"]
         assert (attributes.get("href") or "#").split(":")[0] in (
@@ -108,18 +110,21 @@ def test_shape_does_not_depend_on_names(page: WelcomePage) -> None:
     """A hostile name changes texts, never elements."""
     tame, hostile = (Elements(page.render(full_summary(name))) for name in ("tiny", HOSTILE))
 
-    assert tame.found == hostile.found
+    shapes = [[(tag, [*attributes]) for tag, attributes in one.found] for one in (tame, hostile)]
+    assert shapes[0] == shapes[1]
 
 
 def test_policy(page: WelcomePage) -> None:
-    """The policy lets in the one style that the page has, and nothing else."""
+    """The policy lets in the one style and the one script that the page has, and nothing else."""
     policy = dict(page.headers)[b"content-security-policy"].decode()
-    style = re.search(r"<style>(.*?)</style>", page.render(TITLE).decode(), re.DOTALL)
-    assert style is not None
-    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    for tag in ("style", "script"):
+        found = re.search(f"<{tag}>(.*?)</{tag}>", page.render(TITLE).decode(), re.DOTALL)
+        assert found is not None
+        digest = base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}';" in policy
 
     assert policy.startswith("default-src 'none'; ")
-    assert f"style-src 'sha256-{digest}';" in policy
+    assert "connect-src 'self';" in policy
     assert "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
 
@@ -166,7 +171,13 @@ def test_loose_model_that_is_loaded(page: WelcomePage) -> None:
     busy = summary.loaded_models.by_model["tiny.gguf"]
     busy.model, busy.state = "tiny.gguf", backend_pb2.BACKEND_STATE_BUSY
 
-    assert 2 == page.render(summary).count(b'<span class="state busy">busy</span>')
+    states = [
+        attributes
+        for _, attributes in Elements(page.render(summary)).found
+        if attributes.get("class") == "state busy"
+    ]
+    assert 2 == len(states)
+    assert "tiny.gguf" in [attributes.get("data-state-of") for attributes in states]
 
 
 def test_many_models(page: WelcomePage) -> None:

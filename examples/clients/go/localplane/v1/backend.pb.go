@@ -568,7 +568,13 @@ type Backend struct {
 	// When the model became ready. Null when it is not loaded.
 	LoadedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=loaded_at,json=loadedAt,proto3" json:"loaded_at,omitempty"`
 	// When the last call ended. Null when there was none.
-	LastUsed      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_used,json=lastUsed,proto3" json:"last_used,omitempty"`
+	LastUsed *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_used,json=lastUsed,proto3" json:"last_used,omitempty"`
+	// Resident memory in percent of the machine's memory, or of the control group's limit where that is lower.
+	MemoryPercent *float64 `protobuf:"fixed64,16,opt,name=memory_percent,json=memoryPercent,proto3,oneof" json:"memory_percent,omitempty"`
+	// Processor time of the tree between the last two samples; 100 is one core. Null before there are two samples.
+	CpuPercent *float64 `protobuf:"fixed64,17,opt,name=cpu_percent,json=cpuPercent,proto3,oneof" json:"cpu_percent,omitempty"`
+	// When the figures of the operating system were sampled. Null when they were not yet.
+	SampledAt     *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=sampled_at,json=sampledAt,proto3" json:"sampled_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -669,6 +675,27 @@ func (x *Backend) GetLoadedAt() *timestamppb.Timestamp {
 func (x *Backend) GetLastUsed() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LastUsed
+	}
+	return nil
+}
+
+func (x *Backend) GetMemoryPercent() float64 {
+	if x != nil && x.MemoryPercent != nil {
+		return *x.MemoryPercent
+	}
+	return 0
+}
+
+func (x *Backend) GetCpuPercent() float64 {
+	if x != nil && x.CpuPercent != nil {
+		return *x.CpuPercent
+	}
+	return 0
+}
+
+func (x *Backend) GetSampledAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SampledAt
 	}
 	return nil
 }
@@ -967,7 +994,7 @@ const file_localplane_v1_backend_proto_rawDesc = "" +
 	"\x0f_reported_stateB\x11\n" +
 	"\x0f_memory_percentB\x0e\n" +
 	"\f_cpu_percentB\x06\n" +
-	"\x04_pid\"\xa8\x03\n" +
+	"\x04_pid\"\xd8\x04\n" +
 	"\aBackend\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\abackend\x18\x02 \x01(\tR\abackend\x121\n" +
@@ -981,9 +1008,16 @@ const file_localplane_v1_backend_proto_rawDesc = "" +
 	"\brestarts\x18\b \x01(\x05R\brestarts\x127\n" +
 	"\tloaded_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bloadedAt\x127\n" +
 	"\tlast_used\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\blastUsedB\x06\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\blastUsed\x12*\n" +
+	"\x0ememory_percent\x18\x10 \x01(\x01H\x02R\rmemoryPercent\x88\x01\x01\x12$\n" +
+	"\vcpu_percent\x18\x11 \x01(\x01H\x03R\n" +
+	"cpuPercent\x88\x01\x01\x129\n" +
+	"\n" +
+	"sampled_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\tsampledAtB\x06\n" +
 	"\x04_pidB\r\n" +
-	"\v_last_error\"\xa9\x02\n" +
+	"\v_last_errorB\x11\n" +
+	"\x0f_memory_percentB\x0e\n" +
+	"\f_cpu_percent\"\xa9\x02\n" +
 	"\x0fBackendMetadata\x12\x1f\n" +
 	"\x05alias\x18\x01 \x01(\tB\x04\x88\xdc\x18\x01H\x00R\x05alias\x88\x01\x01\x123\n" +
 	"\x10meta_backend_for\x18\x02 \x01(\tB\x04\x88\xdc\x18\x01H\x01R\x0emetaBackendFor\x88\x01\x01\x12\x1d\n" +
@@ -1084,13 +1118,14 @@ var file_localplane_v1_backend_proto_depIdxs = []int32{
 	5,  // 9: localplane.v1.Backend.memory_info:type_name -> localplane.v1.ProcessMemory
 	13, // 10: localplane.v1.Backend.loaded_at:type_name -> google.protobuf.Timestamp
 	13, // 11: localplane.v1.Backend.last_used:type_name -> google.protobuf.Timestamp
-	3,  // 12: localplane.v1.InstalledBackend.source:type_name -> localplane.v1.BackendSource
-	8,  // 13: localplane.v1.InstalledBackend.metadata:type_name -> localplane.v1.BackendMetadata
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	13, // 12: localplane.v1.Backend.sampled_at:type_name -> google.protobuf.Timestamp
+	3,  // 13: localplane.v1.InstalledBackend.source:type_name -> localplane.v1.BackendSource
+	8,  // 14: localplane.v1.InstalledBackend.metadata:type_name -> localplane.v1.BackendMetadata
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_localplane_v1_backend_proto_init() }

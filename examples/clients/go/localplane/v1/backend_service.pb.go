@@ -180,6 +180,135 @@ func (x *ListBackendsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// Asks to watch the backends.
+type WatchBackendsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Revision of the last message of a watch that was cut: the watch goes on there. Empty starts with a snapshot.
+	AfterRevision string `protobuf:"bytes,1,opt,name=after_revision,json=afterRevision,proto3" json:"after_revision,omitempty"`
+	// Names, aliases or file names of models to tell of, at most 256. Empty means all. A name that means no model yet may
+	// mean one later.
+	Models        []string `protobuf:"bytes,2,rep,name=models,proto3" json:"models,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchBackendsRequest) Reset() {
+	*x = WatchBackendsRequest{}
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchBackendsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchBackendsRequest) ProtoMessage() {}
+
+func (x *WatchBackendsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchBackendsRequest.ProtoReflect.Descriptor instead.
+func (*WatchBackendsRequest) Descriptor() ([]byte, []int) {
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WatchBackendsRequest) GetAfterRevision() string {
+	if x != nil {
+		return x.AfterRevision
+	}
+	return ""
+}
+
+func (x *WatchBackendsRequest) GetModels() []string {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+// What a watcher of the backends is told at once.
+type WatchBackendsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the watch stands after this message; for `after_revision`. Its form has no meaning.
+	Revision string `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// How to read the message.
+	Kind WatchKind `protobuf:"varint,2,opt,name=kind,proto3,enum=localplane.v1.WatchKind" json:"kind,omitempty"`
+	// Backends that are there, or that changed.
+	Backends []*Backend `protobuf:"bytes,3,rep,name=backends,proto3" json:"backends,omitempty"`
+	// Names of the models whose backends are gone. Some may never have been told of.
+	Removed       []string `protobuf:"bytes,4,rep,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchBackendsResponse) Reset() {
+	*x = WatchBackendsResponse{}
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchBackendsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchBackendsResponse) ProtoMessage() {}
+
+func (x *WatchBackendsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchBackendsResponse.ProtoReflect.Descriptor instead.
+func (*WatchBackendsResponse) Descriptor() ([]byte, []int) {
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WatchBackendsResponse) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
+func (x *WatchBackendsResponse) GetKind() WatchKind {
+	if x != nil {
+		return x.Kind
+	}
+	return WatchKind_WATCH_KIND_UNSPECIFIED
+}
+
+func (x *WatchBackendsResponse) GetBackends() []*Backend {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
+func (x *WatchBackendsResponse) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
 // Asks for the backends that can be used.
 type ListInstalledBackendsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -189,7 +318,7 @@ type ListInstalledBackendsRequest struct {
 
 func (x *ListInstalledBackendsRequest) Reset() {
 	*x = ListInstalledBackendsRequest{}
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[3]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -201,7 +330,7 @@ func (x *ListInstalledBackendsRequest) String() string {
 func (*ListInstalledBackendsRequest) ProtoMessage() {}
 
 func (x *ListInstalledBackendsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[3]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -214,7 +343,7 @@ func (x *ListInstalledBackendsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInstalledBackendsRequest.ProtoReflect.Descriptor instead.
 func (*ListInstalledBackendsRequest) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{3}
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{5}
 }
 
 // Backends that can be used, by name.
@@ -230,7 +359,7 @@ type ListInstalledBackendsResponse struct {
 
 func (x *ListInstalledBackendsResponse) Reset() {
 	*x = ListInstalledBackendsResponse{}
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[4]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -242,7 +371,7 @@ func (x *ListInstalledBackendsResponse) String() string {
 func (*ListInstalledBackendsResponse) ProtoMessage() {}
 
 func (x *ListInstalledBackendsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[4]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -255,7 +384,7 @@ func (x *ListInstalledBackendsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInstalledBackendsResponse.ProtoReflect.Descriptor instead.
 func (*ListInstalledBackendsResponse) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{4}
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListInstalledBackendsResponse) GetBackends() []*InstalledBackend {
@@ -285,7 +414,7 @@ type LoadModelRequest struct {
 
 func (x *LoadModelRequest) Reset() {
 	*x = LoadModelRequest{}
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[5]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -297,7 +426,7 @@ func (x *LoadModelRequest) String() string {
 func (*LoadModelRequest) ProtoMessage() {}
 
 func (x *LoadModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[5]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -310,7 +439,7 @@ func (x *LoadModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadModelRequest.ProtoReflect.Descriptor instead.
 func (*LoadModelRequest) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{5}
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LoadModelRequest) GetModel() string {
@@ -340,7 +469,7 @@ type LoadModelResponse struct {
 
 func (x *LoadModelResponse) Reset() {
 	*x = LoadModelResponse{}
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[6]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -352,7 +481,7 @@ func (x *LoadModelResponse) String() string {
 func (*LoadModelResponse) ProtoMessage() {}
 
 func (x *LoadModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[6]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -365,7 +494,7 @@ func (x *LoadModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadModelResponse.ProtoReflect.Descriptor instead.
 func (*LoadModelResponse) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{6}
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LoadModelResponse) GetLoaded() []string {
@@ -397,7 +526,7 @@ type ShutdownBackendRequest struct {
 
 func (x *ShutdownBackendRequest) Reset() {
 	*x = ShutdownBackendRequest{}
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[7]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -409,7 +538,7 @@ func (x *ShutdownBackendRequest) String() string {
 func (*ShutdownBackendRequest) ProtoMessage() {}
 
 func (x *ShutdownBackendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[7]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -422,7 +551,7 @@ func (x *ShutdownBackendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownBackendRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownBackendRequest) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{7}
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ShutdownBackendRequest) GetModel() string {
@@ -464,7 +593,7 @@ type ShutdownBackendResponse struct {
 
 func (x *ShutdownBackendResponse) Reset() {
 	*x = ShutdownBackendResponse{}
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[8]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +605,7 @@ func (x *ShutdownBackendResponse) String() string {
 func (*ShutdownBackendResponse) ProtoMessage() {}
 
 func (x *ShutdownBackendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[8]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +618,7 @@ func (x *ShutdownBackendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownBackendResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownBackendResponse) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{8}
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ShutdownBackendResponse) GetMessage() string {
@@ -524,7 +653,7 @@ var File_localplane_v1_backend_service_proto protoreflect.FileDescriptor
 
 const file_localplane_v1_backend_service_proto_rawDesc = "" +
 	"\n" +
-	"#localplane/v1/backend_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1blocalplane/v1/backend.proto\x1a\x1blocalplane/v1/options.proto\"K\n" +
+	"#localplane/v1/backend_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1blocalplane/v1/backend.proto\x1a\x1blocalplane/v1/options.proto\x1a\x19localplane/v1/watch.proto\"K\n" +
 	"\x17GetBackendStatusRequest\x120\n" +
 	"\x05model\x18\x01 \x01(\tB\x1a\xe2A\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAMER\x05model\"]\n" +
 	"\x13ListBackendsRequest\x12!\n" +
@@ -533,7 +662,15 @@ const file_localplane_v1_backend_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\x04\xe2A\x01\x01R\tpageToken\"r\n" +
 	"\x14ListBackendsResponse\x122\n" +
 	"\bbackends\x18\x01 \x03(\v2\x16.localplane.v1.BackendR\bbackends\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x1e\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x80\x01\n" +
+	"\x14WatchBackendsRequest\x12+\n" +
+	"\x0eafter_revision\x18\x01 \x01(\tB\x04\xe2A\x01\x01R\rafterRevision\x12;\n" +
+	"\x06models\x18\x02 \x03(\tB#\xe2A\x01\x01\xea\xdb\x18\x05model\x9a\xdc\x18\x12INVALID_MODEL_NAMER\x06models\"\xb5\x01\n" +
+	"\x15WatchBackendsResponse\x12 \n" +
+	"\brevision\x18\x01 \x01(\tB\x04\xa0\xdc\x18\x01R\brevision\x12,\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x18.localplane.v1.WatchKindR\x04kind\x122\n" +
+	"\bbackends\x18\x03 \x03(\v2\x16.localplane.v1.BackendR\bbackends\x12\x18\n" +
+	"\aremoved\x18\x04 \x03(\tR\aremoved\"\x1e\n" +
 	"\x1cListInstalledBackendsRequest\"\x97\x01\n" +
 	"\x1dListInstalledBackendsResponse\x12;\n" +
 	"\bbackends\x18\x01 \x03(\v2\x1f.localplane.v1.InstalledBackendR\bbackends\x129\n" +
@@ -556,11 +693,12 @@ const file_localplane_v1_backend_service_proto_rawDesc = "" +
 	"\vfreed_bytes\x18\x03 \x01(\x04H\x00R\n" +
 	"freedBytes\x88\x01\x01\x12\x1b\n" +
 	"\tcut_calls\x18\x04 \x01(\x05R\bcutCallsB\x0e\n" +
-	"\f_freed_bytes2\xb8\x06\n" +
+	"\f_freed_bytes2\xb7\a\n" +
 	"\x0eBackendService\x12\xdc\x01\n" +
 	"\x10GetBackendStatus\x12&.localplane.v1.GetBackendStatusRequest\x1a\x1c.localplane.v1.BackendStatus\"\x81\x01\xc8\xda\x18\x03\xd2\xda\x18\x15\n" +
 	"\x10MODEL_NOT_LOADED\x10\xf4\x03\xe8\xda\x18\x01\x82\xd3\xe4\x93\x02ZZ\x15\x12\x13/v1/backend/monitorZ\x15:\x01*\"\x10/backend/monitorZ\x18:\x01*\"\x13/v1/backend/monitor\x12\x10/backend/monitor\x12r\n" +
-	"\fListBackends\x12\".localplane.v1.ListBackendsRequest\x1a#.localplane.v1.ListBackendsResponse\"\x19\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x0f\x12\r/api/backends\x12\x93\x01\n" +
+	"\fListBackends\x12\".localplane.v1.ListBackendsRequest\x1a#.localplane.v1.ListBackendsResponse\"\x19\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x0f\x12\r/api/backends\x12}\n" +
+	"\rWatchBackends\x12#.localplane.v1.WatchBackendsRequest\x1a$.localplane.v1.WatchBackendsResponse\"\x1f\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x15\x12\x13/api/backends/watch0\x01\x12\x93\x01\n" +
 	"\x15ListInstalledBackends\x12+.localplane.v1.ListInstalledBackendsRequest\x1a,.localplane.v1.ListInstalledBackendsResponse\"\x1f\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x15b\bbackends\x12\t/backends\x12\x83\x01\n" +
 	"\tLoadModel\x12\x1f.localplane.v1.LoadModelRequest\x1a .localplane.v1.LoadModelResponse\"3\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02):\x01*Z\x15:\x01*\"\x10/v1/backend/load\"\r/backend/load\x12\xb6\x01\n" +
 	"\x0fShutdownBackend\x12%.localplane.v1.ShutdownBackendRequest\x1a&.localplane.v1.ShutdownBackendResponse\"T\xc8\xda\x18\x03\xd2\xda\x18\x15\n" +
@@ -579,41 +717,48 @@ func file_localplane_v1_backend_service_proto_rawDescGZIP() []byte {
 	return file_localplane_v1_backend_service_proto_rawDescData
 }
 
-var file_localplane_v1_backend_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_localplane_v1_backend_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_localplane_v1_backend_service_proto_goTypes = []any{
 	(*GetBackendStatusRequest)(nil),       // 0: localplane.v1.GetBackendStatusRequest
 	(*ListBackendsRequest)(nil),           // 1: localplane.v1.ListBackendsRequest
 	(*ListBackendsResponse)(nil),          // 2: localplane.v1.ListBackendsResponse
-	(*ListInstalledBackendsRequest)(nil),  // 3: localplane.v1.ListInstalledBackendsRequest
-	(*ListInstalledBackendsResponse)(nil), // 4: localplane.v1.ListInstalledBackendsResponse
-	(*LoadModelRequest)(nil),              // 5: localplane.v1.LoadModelRequest
-	(*LoadModelResponse)(nil),             // 6: localplane.v1.LoadModelResponse
-	(*ShutdownBackendRequest)(nil),        // 7: localplane.v1.ShutdownBackendRequest
-	(*ShutdownBackendResponse)(nil),       // 8: localplane.v1.ShutdownBackendResponse
-	(*Backend)(nil),                       // 9: localplane.v1.Backend
-	(*InstalledBackend)(nil),              // 10: localplane.v1.InstalledBackend
-	(*BackendProblem)(nil),                // 11: localplane.v1.BackendProblem
-	(*BackendStatus)(nil),                 // 12: localplane.v1.BackendStatus
+	(*WatchBackendsRequest)(nil),          // 3: localplane.v1.WatchBackendsRequest
+	(*WatchBackendsResponse)(nil),         // 4: localplane.v1.WatchBackendsResponse
+	(*ListInstalledBackendsRequest)(nil),  // 5: localplane.v1.ListInstalledBackendsRequest
+	(*ListInstalledBackendsResponse)(nil), // 6: localplane.v1.ListInstalledBackendsResponse
+	(*LoadModelRequest)(nil),              // 7: localplane.v1.LoadModelRequest
+	(*LoadModelResponse)(nil),             // 8: localplane.v1.LoadModelResponse
+	(*ShutdownBackendRequest)(nil),        // 9: localplane.v1.ShutdownBackendRequest
+	(*ShutdownBackendResponse)(nil),       // 10: localplane.v1.ShutdownBackendResponse
+	(*Backend)(nil),                       // 11: localplane.v1.Backend
+	(WatchKind)(0),                        // 12: localplane.v1.WatchKind
+	(*InstalledBackend)(nil),              // 13: localplane.v1.InstalledBackend
+	(*BackendProblem)(nil),                // 14: localplane.v1.BackendProblem
+	(*BackendStatus)(nil),                 // 15: localplane.v1.BackendStatus
 }
 var file_localplane_v1_backend_service_proto_depIdxs = []int32{
-	9,  // 0: localplane.v1.ListBackendsResponse.backends:type_name -> localplane.v1.Backend
-	10, // 1: localplane.v1.ListInstalledBackendsResponse.backends:type_name -> localplane.v1.InstalledBackend
-	11, // 2: localplane.v1.ListInstalledBackendsResponse.problems:type_name -> localplane.v1.BackendProblem
-	0,  // 3: localplane.v1.BackendService.GetBackendStatus:input_type -> localplane.v1.GetBackendStatusRequest
-	1,  // 4: localplane.v1.BackendService.ListBackends:input_type -> localplane.v1.ListBackendsRequest
-	3,  // 5: localplane.v1.BackendService.ListInstalledBackends:input_type -> localplane.v1.ListInstalledBackendsRequest
-	5,  // 6: localplane.v1.BackendService.LoadModel:input_type -> localplane.v1.LoadModelRequest
-	7,  // 7: localplane.v1.BackendService.ShutdownBackend:input_type -> localplane.v1.ShutdownBackendRequest
-	12, // 8: localplane.v1.BackendService.GetBackendStatus:output_type -> localplane.v1.BackendStatus
-	2,  // 9: localplane.v1.BackendService.ListBackends:output_type -> localplane.v1.ListBackendsResponse
-	4,  // 10: localplane.v1.BackendService.ListInstalledBackends:output_type -> localplane.v1.ListInstalledBackendsResponse
-	6,  // 11: localplane.v1.BackendService.LoadModel:output_type -> localplane.v1.LoadModelResponse
-	8,  // 12: localplane.v1.BackendService.ShutdownBackend:output_type -> localplane.v1.ShutdownBackendResponse
-	8,  // [8:13] is the sub-list for method output_type
-	3,  // [3:8] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	11, // 0: localplane.v1.ListBackendsResponse.backends:type_name -> localplane.v1.Backend
+	12, // 1: localplane.v1.WatchBackendsResponse.kind:type_name -> localplane.v1.WatchKind
+	11, // 2: localplane.v1.WatchBackendsResponse.backends:type_name -> localplane.v1.Backend
+	13, // 3: localplane.v1.ListInstalledBackendsResponse.backends:type_name -> localplane.v1.InstalledBackend
+	14, // 4: localplane.v1.ListInstalledBackendsResponse.problems:type_name -> localplane.v1.BackendProblem
+	0,  // 5: localplane.v1.BackendService.GetBackendStatus:input_type -> localplane.v1.GetBackendStatusRequest
+	1,  // 6: localplane.v1.BackendService.ListBackends:input_type -> localplane.v1.ListBackendsRequest
+	3,  // 7: localplane.v1.BackendService.WatchBackends:input_type -> localplane.v1.WatchBackendsRequest
+	5,  // 8: localplane.v1.BackendService.ListInstalledBackends:input_type -> localplane.v1.ListInstalledBackendsRequest
+	7,  // 9: localplane.v1.BackendService.LoadModel:input_type -> localplane.v1.LoadModelRequest
+	9,  // 10: localplane.v1.BackendService.ShutdownBackend:input_type -> localplane.v1.ShutdownBackendRequest
+	15, // 11: localplane.v1.BackendService.GetBackendStatus:output_type -> localplane.v1.BackendStatus
+	2,  // 12: localplane.v1.BackendService.ListBackends:output_type -> localplane.v1.ListBackendsResponse
+	4,  // 13: localplane.v1.BackendService.WatchBackends:output_type -> localplane.v1.WatchBackendsResponse
+	6,  // 14: localplane.v1.BackendService.ListInstalledBackends:output_type -> localplane.v1.ListInstalledBackendsResponse
+	8,  // 15: localplane.v1.BackendService.LoadModel:output_type -> localplane.v1.LoadModelResponse
+	10, // 16: localplane.v1.BackendService.ShutdownBackend:output_type -> localplane.v1.ShutdownBackendResponse
+	11, // [11:17] is the sub-list for method output_type
+	5,  // [5:11] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_localplane_v1_backend_service_proto_init() }
@@ -623,16 +768,17 @@ func file_localplane_v1_backend_service_proto_init() {
 	}
 	file_localplane_v1_backend_proto_init()
 	file_localplane_v1_options_proto_init()
-	file_localplane_v1_backend_service_proto_msgTypes[5].OneofWrappers = []any{}
+	file_localplane_v1_watch_proto_init()
 	file_localplane_v1_backend_service_proto_msgTypes[7].OneofWrappers = []any{}
-	file_localplane_v1_backend_service_proto_msgTypes[8].OneofWrappers = []any{}
+	file_localplane_v1_backend_service_proto_msgTypes[9].OneofWrappers = []any{}
+	file_localplane_v1_backend_service_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_localplane_v1_backend_service_proto_rawDesc), len(file_localplane_v1_backend_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

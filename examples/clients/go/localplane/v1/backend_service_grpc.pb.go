@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	BackendService_GetBackendStatus_FullMethodName      = "/localplane.v1.BackendService/GetBackendStatus"
 	BackendService_ListBackends_FullMethodName          = "/localplane.v1.BackendService/ListBackends"
+	BackendService_WatchBackends_FullMethodName         = "/localplane.v1.BackendService/WatchBackends"
 	BackendService_ListInstalledBackends_FullMethodName = "/localplane.v1.BackendService/ListInstalledBackends"
 	BackendService_LoadModel_FullMethodName             = "/localplane.v1.BackendService/LoadModel"
 	BackendService_ShutdownBackend_FullMethodName       = "/localplane.v1.BackendService/ShutdownBackend"
@@ -43,6 +44,14 @@ type BackendServiceClient interface {
 	GetBackendStatus(ctx context.Context, in *GetBackendStatusRequest, opts ...grpc.CallOption) (*BackendStatus, error)
 	// Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model.
 	ListBackends(ctx context.Context, in *ListBackendsRequest, opts ...grpc.CallOption) (*ListBackendsResponse, error)
+	// Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
+	//
+	// The first message comes at once. A change of state is told when it happens, calls that begin and end a tenth of a
+	// second later all together, and the figures of the operating system whenever they were sampled. With the revision of
+	// the last message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where
+	// it was. A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch
+	// already, and ends with `DRAINING` when the service stops.
+	WatchBackends(ctx context.Context, in *WatchBackendsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBackendsResponse], error)
 	// Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
 	// those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
 	ListInstalledBackends(ctx context.Context, in *ListInstalledBackendsRequest, opts ...grpc.CallOption) (*ListInstalledBackendsResponse, error)
@@ -89,6 +98,25 @@ func (c *backendServiceClient) ListBackends(ctx context.Context, in *ListBackend
 	return out, nil
 }
 
+func (c *backendServiceClient) WatchBackends(ctx context.Context, in *WatchBackendsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBackendsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &BackendService_ServiceDesc.Streams[0], BackendService_WatchBackends_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchBackendsRequest, WatchBackendsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type BackendService_WatchBackendsClient = grpc.ServerStreamingClient[WatchBackendsResponse]
+
 func (c *backendServiceClient) ListInstalledBackends(ctx context.Context, in *ListInstalledBackendsRequest, opts ...grpc.CallOption) (*ListInstalledBackendsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListInstalledBackendsResponse)
@@ -134,6 +162,14 @@ type BackendServiceServer interface {
 	GetBackendStatus(context.Context, *GetBackendStatusRequest) (*BackendStatus, error)
 	// Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model.
 	ListBackends(context.Context, *ListBackendsRequest) (*ListBackendsResponse, error)
+	// Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
+	//
+	// The first message comes at once. A change of state is told when it happens, calls that begin and end a tenth of a
+	// second later all together, and the figures of the operating system whenever they were sampled. With the revision of
+	// the last message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where
+	// it was. A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch
+	// already, and ends with `DRAINING` when the service stops.
+	WatchBackends(*WatchBackendsRequest, grpc.ServerStreamingServer[WatchBackendsResponse]) error
 	// Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
 	// those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
 	ListInstalledBackends(context.Context, *ListInstalledBackendsRequest) (*ListInstalledBackendsResponse, error)
@@ -165,6 +201,9 @@ func (UnimplementedBackendServiceServer) GetBackendStatus(context.Context, *GetB
 }
 func (UnimplementedBackendServiceServer) ListBackends(context.Context, *ListBackendsRequest) (*ListBackendsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListBackends not implemented")
+}
+func (UnimplementedBackendServiceServer) WatchBackends(*WatchBackendsRequest, grpc.ServerStreamingServer[WatchBackendsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchBackends not implemented")
 }
 func (UnimplementedBackendServiceServer) ListInstalledBackends(context.Context, *ListInstalledBackendsRequest) (*ListInstalledBackendsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListInstalledBackends not implemented")
@@ -231,6 +270,17 @@ func _BackendService_ListBackends_Handler(srv interface{}, ctx context.Context, 
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _BackendService_WatchBackends_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchBackendsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(BackendServiceServer).WatchBackends(m, &grpc.GenericServerStream[WatchBackendsRequest, WatchBackendsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type BackendService_WatchBackendsServer = grpc.ServerStreamingServer[WatchBackendsResponse]
 
 func _BackendService_ListInstalledBackends_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListInstalledBackendsRequest)
@@ -314,6 +364,12 @@ var BackendService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _BackendService_ShutdownBackend_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchBackends",
+			Handler:       _BackendService_WatchBackends_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "localplane/v1/backend_service.proto",
 }

@@ -251,6 +251,14 @@ var file_localplane_v1_options_proto_extTypes = []protoimpl.ExtensionInfo{
 		Tag:           "bytes,50627,opt,name=invalid_reason",
 		Filename:      "localplane/v1/options.proto",
 	},
+	{
+		ExtendedType:  (*descriptorpb.FieldOptions)(nil),
+		ExtensionType: (*bool)(nil),
+		Field:         50628,
+		Name:          "localplane.v1.event_id",
+		Tag:           "varint,50628,opt,name=event_id",
+		Filename:      "localplane/v1/options.proto",
+	},
 }
 
 // Extension fields to descriptorpb.MethodOptions.
@@ -319,6 +327,12 @@ var (
 	//
 	// optional string invalid_reason = 50627;
 	E_InvalidReason = &file_localplane_v1_options_proto_extTypes[13]
+	// Whether the value names the place in the stream at which its message stands. Server-sent events have it as their
+	// `id`, so that a client that lost its connection sends it back as `Last-Event-ID`; the method gets that as metadata
+	// `x-http-last-event-id`. A value that is empty or zero names no place.
+	//
+	// optional bool event_id = 50628;
+	E_EventId = &file_localplane_v1_options_proto_extTypes[14]
 )
 
 var File_localplane_v1_options_proto protoreflect.FileDescriptor
@@ -351,7 +365,8 @@ const file_localplane_v1_options_proto_rawDesc = "" +
 	"\n" +
 	"omit_unset\x12\x1d.google.protobuf.FieldOptions\x18\xc1\x8b\x03 \x01(\bR\tomitUnset:E\n" +
 	"\x0eenum_as_number\x12\x1d.google.protobuf.FieldOptions\x18\u008b\x03 \x01(\bR\fenumAsNumber:F\n" +
-	"\x0einvalid_reason\x12\x1d.google.protobuf.FieldOptions\x18Ë\x03 \x01(\tR\rinvalidReasonBa\n" +
+	"\x0einvalid_reason\x12\x1d.google.protobuf.FieldOptions\x18Ë\x03 \x01(\tR\rinvalidReason::\n" +
+	"\bevent_id\x12\x1d.google.protobuf.FieldOptions\x18ċ\x03 \x01(\bR\aeventIdBa\n" +
 	"\x11dev.localplane.v1B\fOptionsProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3"
 
 var (
@@ -389,12 +404,13 @@ var file_localplane_v1_options_proto_depIdxs = []int32{
 	3,  // 11: localplane.v1.omit_unset:extendee -> google.protobuf.FieldOptions
 	3,  // 12: localplane.v1.enum_as_number:extendee -> google.protobuf.FieldOptions
 	3,  // 13: localplane.v1.invalid_reason:extendee -> google.protobuf.FieldOptions
-	0,  // 14: localplane.v1.access:type_name -> localplane.v1.Access
-	1,  // 15: localplane.v1.http_status:type_name -> localplane.v1.HttpStatus
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	14, // [14:16] is the sub-list for extension type_name
-	0,  // [0:14] is the sub-list for extension extendee
+	3,  // 14: localplane.v1.event_id:extendee -> google.protobuf.FieldOptions
+	0,  // 15: localplane.v1.access:type_name -> localplane.v1.Access
+	1,  // 16: localplane.v1.http_status:type_name -> localplane.v1.HttpStatus
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	15, // [15:17] is the sub-list for extension type_name
+	0,  // [0:15] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name
 }
 
@@ -410,7 +426,7 @@ func file_localplane_v1_options_proto_init() {
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_localplane_v1_options_proto_rawDesc), len(file_localplane_v1_options_proto_rawDesc)),
 			NumEnums:      1,
 			NumMessages:   1,
-			NumExtensions: 14,
+			NumExtensions: 15,
 			NumServices:   0,
 		},
 		GoTypes:           file_localplane_v1_options_proto_goTypes,

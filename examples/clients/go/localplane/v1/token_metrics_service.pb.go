@@ -190,11 +190,140 @@ func (x *ListTokenMetricsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// Asks to watch the tokens of models.
+type WatchTokenMetricsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Revision of the last message of a watch that was cut: the watch goes on there. Empty starts with a snapshot.
+	AfterRevision string `protobuf:"bytes,1,opt,name=after_revision,json=afterRevision,proto3" json:"after_revision,omitempty"`
+	// Names, aliases or file names of models to tell of, at most 256. Empty means all. A name that means no model yet may
+	// mean one later.
+	Models        []string `protobuf:"bytes,2,rep,name=models,proto3" json:"models,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTokenMetricsRequest) Reset() {
+	*x = WatchTokenMetricsRequest{}
+	mi := &file_localplane_v1_token_metrics_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTokenMetricsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTokenMetricsRequest) ProtoMessage() {}
+
+func (x *WatchTokenMetricsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_localplane_v1_token_metrics_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTokenMetricsRequest.ProtoReflect.Descriptor instead.
+func (*WatchTokenMetricsRequest) Descriptor() ([]byte, []int) {
+	return file_localplane_v1_token_metrics_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WatchTokenMetricsRequest) GetAfterRevision() string {
+	if x != nil {
+		return x.AfterRevision
+	}
+	return ""
+}
+
+func (x *WatchTokenMetricsRequest) GetModels() []string {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+// What a watcher of tokens is told at once. Models that were asked once are never removed.
+type WatchTokenMetricsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the watch stands after this message; for `after_revision`. Its form has no meaning.
+	Revision string `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// How to read the message.
+	Kind WatchKind `protobuf:"varint,2,opt,name=kind,proto3,enum=localplane.v1.WatchKind" json:"kind,omitempty"`
+	// Models that are there, or whose tokens changed.
+	Models []*ModelTokenMetrics `protobuf:"bytes,3,rep,name=models,proto3" json:"models,omitempty"`
+	// Since when the totals count. Changes only when the service's state is deleted.
+	Epoch         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTokenMetricsResponse) Reset() {
+	*x = WatchTokenMetricsResponse{}
+	mi := &file_localplane_v1_token_metrics_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTokenMetricsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTokenMetricsResponse) ProtoMessage() {}
+
+func (x *WatchTokenMetricsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_localplane_v1_token_metrics_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTokenMetricsResponse.ProtoReflect.Descriptor instead.
+func (*WatchTokenMetricsResponse) Descriptor() ([]byte, []int) {
+	return file_localplane_v1_token_metrics_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WatchTokenMetricsResponse) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
+func (x *WatchTokenMetricsResponse) GetKind() WatchKind {
+	if x != nil {
+		return x.Kind
+	}
+	return WatchKind_WATCH_KIND_UNSPECIFIED
+}
+
+func (x *WatchTokenMetricsResponse) GetModels() []*ModelTokenMetrics {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *WatchTokenMetricsResponse) GetEpoch() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
 var File_localplane_v1_token_metrics_service_proto protoreflect.FileDescriptor
 
 const file_localplane_v1_token_metrics_service_proto_rawDesc = "" +
 	"\n" +
-	")localplane/v1/token_metrics_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1blocalplane/v1/options.proto\x1a!localplane/v1/token_metrics.proto\"J\n" +
+	")localplane/v1/token_metrics_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1blocalplane/v1/options.proto\x1a!localplane/v1/token_metrics.proto\x1a\x19localplane/v1/watch.proto\"J\n" +
 	"\x16GetTokenMetricsRequest\x120\n" +
 	"\x05model\x18\x01 \x01(\tB\x1a\xe2A\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAMER\x05model\"a\n" +
 	"\x17ListTokenMetricsRequest\x12!\n" +
@@ -204,10 +333,19 @@ const file_localplane_v1_token_metrics_service_proto_rawDesc = "" +
 	"\x18ListTokenMetricsResponse\x128\n" +
 	"\x06models\x18\x01 \x03(\v2 .localplane.v1.ModelTokenMetricsR\x06models\x120\n" +
 	"\x05epoch\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05epoch\x12&\n" +
-	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken2\xd1\x02\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"\x84\x01\n" +
+	"\x18WatchTokenMetricsRequest\x12+\n" +
+	"\x0eafter_revision\x18\x01 \x01(\tB\x04\xe2A\x01\x01R\rafterRevision\x12;\n" +
+	"\x06models\x18\x02 \x03(\tB#\xe2A\x01\x01\xea\xdb\x18\x05model\x9a\xdc\x18\x12INVALID_MODEL_NAMER\x06models\"\xd7\x01\n" +
+	"\x19WatchTokenMetricsResponse\x12 \n" +
+	"\brevision\x18\x01 \x01(\tB\x04\xa0\xdc\x18\x01R\brevision\x12,\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x18.localplane.v1.WatchKindR\x04kind\x128\n" +
+	"\x06models\x18\x03 \x03(\v2 .localplane.v1.ModelTokenMetricsR\x06models\x120\n" +
+	"\x05epoch\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05epoch2\xe2\x03\n" +
 	"\x13TokenMetricsService\x12\xb3\x01\n" +
 	"\x0fGetTokenMetrics\x12%.localplane.v1.GetTokenMetricsRequest\x1a\x1b.localplane.v1.TokenMetrics\"\\\xc8\xda\x18\x02\xe8\xda\x18\x01\x82\xd3\xe4\x93\x02NZ\x12\x12\x10/v1/tokenMetricsZ\x12:\x01*\"\r/tokenMetricsZ\x15:\x01*\"\x10/v1/tokenMetrics\x12\r/tokenMetrics\x12\x83\x01\n" +
-	"\x10ListTokenMetrics\x12&.localplane.v1.ListTokenMetricsRequest\x1a'.localplane.v1.ListTokenMetricsResponse\"\x1e\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x14\x12\x12/api/token-metricsBm\n" +
+	"\x10ListTokenMetrics\x12&.localplane.v1.ListTokenMetricsRequest\x1a'.localplane.v1.ListTokenMetricsResponse\"\x1e\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x14\x12\x12/api/token-metrics\x12\x8e\x01\n" +
+	"\x11WatchTokenMetrics\x12'.localplane.v1.WatchTokenMetricsRequest\x1a(.localplane.v1.WatchTokenMetricsResponse\"$\xc8\xda\x18\x02\x82\xd3\xe4\x93\x02\x1a\x12\x18/api/token-metrics/watch0\x01Bm\n" +
 	"\x11dev.localplane.v1B\x18TokenMetricsServiceProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3"
 
 var (
@@ -222,27 +360,35 @@ func file_localplane_v1_token_metrics_service_proto_rawDescGZIP() []byte {
 	return file_localplane_v1_token_metrics_service_proto_rawDescData
 }
 
-var file_localplane_v1_token_metrics_service_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_localplane_v1_token_metrics_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_localplane_v1_token_metrics_service_proto_goTypes = []any{
-	(*GetTokenMetricsRequest)(nil),   // 0: localplane.v1.GetTokenMetricsRequest
-	(*ListTokenMetricsRequest)(nil),  // 1: localplane.v1.ListTokenMetricsRequest
-	(*ListTokenMetricsResponse)(nil), // 2: localplane.v1.ListTokenMetricsResponse
-	(*ModelTokenMetrics)(nil),        // 3: localplane.v1.ModelTokenMetrics
-	(*timestamppb.Timestamp)(nil),    // 4: google.protobuf.Timestamp
-	(*TokenMetrics)(nil),             // 5: localplane.v1.TokenMetrics
+	(*GetTokenMetricsRequest)(nil),    // 0: localplane.v1.GetTokenMetricsRequest
+	(*ListTokenMetricsRequest)(nil),   // 1: localplane.v1.ListTokenMetricsRequest
+	(*ListTokenMetricsResponse)(nil),  // 2: localplane.v1.ListTokenMetricsResponse
+	(*WatchTokenMetricsRequest)(nil),  // 3: localplane.v1.WatchTokenMetricsRequest
+	(*WatchTokenMetricsResponse)(nil), // 4: localplane.v1.WatchTokenMetricsResponse
+	(*ModelTokenMetrics)(nil),         // 5: localplane.v1.ModelTokenMetrics
+	(*timestamppb.Timestamp)(nil),     // 6: google.protobuf.Timestamp
+	(WatchKind)(0),                    // 7: localplane.v1.WatchKind
+	(*TokenMetrics)(nil),              // 8: localplane.v1.TokenMetrics
 }
 var file_localplane_v1_token_metrics_service_proto_depIdxs = []int32{
-	3, // 0: localplane.v1.ListTokenMetricsResponse.models:type_name -> localplane.v1.ModelTokenMetrics
-	4, // 1: localplane.v1.ListTokenMetricsResponse.epoch:type_name -> google.protobuf.Timestamp
-	0, // 2: localplane.v1.TokenMetricsService.GetTokenMetrics:input_type -> localplane.v1.GetTokenMetricsRequest
-	1, // 3: localplane.v1.TokenMetricsService.ListTokenMetrics:input_type -> localplane.v1.ListTokenMetricsRequest
-	5, // 4: localplane.v1.TokenMetricsService.GetTokenMetrics:output_type -> localplane.v1.TokenMetrics
-	2, // 5: localplane.v1.TokenMetricsService.ListTokenMetrics:output_type -> localplane.v1.ListTokenMetricsResponse
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	5, // 0: localplane.v1.ListTokenMetricsResponse.models:type_name -> localplane.v1.ModelTokenMetrics
+	6, // 1: localplane.v1.ListTokenMetricsResponse.epoch:type_name -> google.protobuf.Timestamp
+	7, // 2: localplane.v1.WatchTokenMetricsResponse.kind:type_name -> localplane.v1.WatchKind
+	5, // 3: localplane.v1.WatchTokenMetricsResponse.models:type_name -> localplane.v1.ModelTokenMetrics
+	6, // 4: localplane.v1.WatchTokenMetricsResponse.epoch:type_name -> google.protobuf.Timestamp
+	0, // 5: localplane.v1.TokenMetricsService.GetTokenMetrics:input_type -> localplane.v1.GetTokenMetricsRequest
+	1, // 6: localplane.v1.TokenMetricsService.ListTokenMetrics:input_type -> localplane.v1.ListTokenMetricsRequest
+	3, // 7: localplane.v1.TokenMetricsService.WatchTokenMetrics:input_type -> localplane.v1.WatchTokenMetricsRequest
+	8, // 8: localplane.v1.TokenMetricsService.GetTokenMetrics:output_type -> localplane.v1.TokenMetrics
+	2, // 9: localplane.v1.TokenMetricsService.ListTokenMetrics:output_type -> localplane.v1.ListTokenMetricsResponse
+	4, // 10: localplane.v1.TokenMetricsService.WatchTokenMetrics:output_type -> localplane.v1.WatchTokenMetricsResponse
+	8, // [8:11] is the sub-list for method output_type
+	5, // [5:8] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_localplane_v1_token_metrics_service_proto_init() }
@@ -252,13 +398,14 @@ func file_localplane_v1_token_metrics_service_proto_init() {
 	}
 	file_localplane_v1_options_proto_init()
 	file_localplane_v1_token_metrics_proto_init()
+	file_localplane_v1_watch_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_localplane_v1_token_metrics_service_proto_rawDesc), len(file_localplane_v1_token_metrics_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

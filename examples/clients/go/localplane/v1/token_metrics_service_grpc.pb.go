@@ -21,8 +21,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	TokenMetricsService_GetTokenMetrics_FullMethodName  = "/localplane.v1.TokenMetricsService/GetTokenMetrics"
-	TokenMetricsService_ListTokenMetrics_FullMethodName = "/localplane.v1.TokenMetricsService/ListTokenMetrics"
+	TokenMetricsService_GetTokenMetrics_FullMethodName   = "/localplane.v1.TokenMetricsService/GetTokenMetrics"
+	TokenMetricsService_ListTokenMetrics_FullMethodName  = "/localplane.v1.TokenMetricsService/ListTokenMetrics"
+	TokenMetricsService_WatchTokenMetrics_FullMethodName = "/localplane.v1.TokenMetricsService/WatchTokenMetrics"
 )
 
 // TokenMetricsServiceClient is the client API for TokenMetricsService service.
@@ -40,6 +41,15 @@ type TokenMetricsServiceClient interface {
 	// Lists the tokens of all models that were ever asked, by name: those of the last minute, five minutes and hour, and
 	// all since the epoch. No backend is asked.
 	ListTokenMetrics(ctx context.Context, in *ListTokenMetricsRequest, opts ...grpc.CallOption) (*ListTokenMetricsResponse, error)
+	// Watches the tokens of models: gives what ListTokenMetrics lists, then every change of it, until the caller goes
+	// away.
+	//
+	// The first message comes at once. A prediction that ends is told half a second later, together with others; what
+	// falls out of the last minute, five minutes and hour is told every five seconds. With the revision of the last
+	// message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where it was.
+	// A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch already, and
+	// ends with `DRAINING` when the service stops.
+	WatchTokenMetrics(ctx context.Context, in *WatchTokenMetricsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTokenMetricsResponse], error)
 }
 
 type tokenMetricsServiceClient struct {
@@ -70,6 +80,25 @@ func (c *tokenMetricsServiceClient) ListTokenMetrics(ctx context.Context, in *Li
 	return out, nil
 }
 
+func (c *tokenMetricsServiceClient) WatchTokenMetrics(ctx context.Context, in *WatchTokenMetricsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTokenMetricsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TokenMetricsService_ServiceDesc.Streams[0], TokenMetricsService_WatchTokenMetrics_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchTokenMetricsRequest, WatchTokenMetricsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TokenMetricsService_WatchTokenMetricsClient = grpc.ServerStreamingClient[WatchTokenMetricsResponse]
+
 // TokenMetricsServiceServer is the server API for TokenMetricsService service.
 // All implementations must embed UnimplementedTokenMetricsServiceServer
 // for forward compatibility.
@@ -85,6 +114,15 @@ type TokenMetricsServiceServer interface {
 	// Lists the tokens of all models that were ever asked, by name: those of the last minute, five minutes and hour, and
 	// all since the epoch. No backend is asked.
 	ListTokenMetrics(context.Context, *ListTokenMetricsRequest) (*ListTokenMetricsResponse, error)
+	// Watches the tokens of models: gives what ListTokenMetrics lists, then every change of it, until the caller goes
+	// away.
+	//
+	// The first message comes at once. A prediction that ends is told half a second later, together with others; what
+	// falls out of the last minute, five minutes and hour is told every five seconds. With the revision of the last
+	// message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where it was.
+	// A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch already, and
+	// ends with `DRAINING` when the service stops.
+	WatchTokenMetrics(*WatchTokenMetricsRequest, grpc.ServerStreamingServer[WatchTokenMetricsResponse]) error
 	mustEmbedUnimplementedTokenMetricsServiceServer()
 }
 
@@ -100,6 +138,9 @@ func (UnimplementedTokenMetricsServiceServer) GetTokenMetrics(context.Context, *
 }
 func (UnimplementedTokenMetricsServiceServer) ListTokenMetrics(context.Context, *ListTokenMetricsRequest) (*ListTokenMetricsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTokenMetrics not implemented")
+}
+func (UnimplementedTokenMetricsServiceServer) WatchTokenMetrics(*WatchTokenMetricsRequest, grpc.ServerStreamingServer[WatchTokenMetricsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchTokenMetrics not implemented")
 }
 func (UnimplementedTokenMetricsServiceServer) mustEmbedUnimplementedTokenMetricsServiceServer() {}
 func (UnimplementedTokenMetricsServiceServer) testEmbeddedByValue()                             {}
@@ -158,6 +199,17 @@ func _TokenMetricsService_ListTokenMetrics_Handler(srv interface{}, ctx context.
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TokenMetricsService_WatchTokenMetrics_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchTokenMetricsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TokenMetricsServiceServer).WatchTokenMetrics(m, &grpc.GenericServerStream[WatchTokenMetricsRequest, WatchTokenMetricsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TokenMetricsService_WatchTokenMetricsServer = grpc.ServerStreamingServer[WatchTokenMetricsResponse]
+
 // TokenMetricsService_ServiceDesc is the grpc.ServiceDesc for TokenMetricsService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -174,6 +226,12 @@ var TokenMetricsService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _TokenMetricsService_ListTokenMetrics_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchTokenMetrics",
+			Handler:       _TokenMetricsService_WatchTokenMetrics_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "localplane/v1/token_metrics_service.proto",
 }

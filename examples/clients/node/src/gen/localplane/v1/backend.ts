@@ -181,7 +181,19 @@ export interface Backend {
     | Date
     | undefined;
   /** When the last call ended. Null when there was none. */
-  lastUsed: Date | undefined;
+  lastUsed:
+    | Date
+    | undefined;
+  /** Resident memory in percent of the machine's memory, or of the control group's limit where that is lower. */
+  memoryPercent?:
+    | number
+    | undefined;
+  /** Processor time of the tree between the last two samples; 100 is one core. Null before there are two samples. */
+  cpuPercent?:
+    | number
+    | undefined;
+  /** When the figures of the operating system were sampled. Null when they were not yet. */
+  sampledAt: Date | undefined;
 }
 
 /** What an installation wrote beside a backend. The names of the fields are LocalAI's; what was not written is absent. */
@@ -772,6 +784,9 @@ function createBaseBackend(): Backend {
     restarts: 0,
     loadedAt: undefined,
     lastUsed: undefined,
+    memoryPercent: undefined,
+    cpuPercent: undefined,
+    sampledAt: undefined,
   };
 }
 
@@ -806,6 +821,15 @@ export const Backend: MessageFns<Backend> = {
     }
     if (message.lastUsed !== undefined) {
       Timestamp.encode(toTimestamp(message.lastUsed), writer.uint32(82).fork()).join();
+    }
+    if (message.memoryPercent !== undefined) {
+      writer.uint32(129).double(message.memoryPercent);
+    }
+    if (message.cpuPercent !== undefined) {
+      writer.uint32(137).double(message.cpuPercent);
+    }
+    if (message.sampledAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.sampledAt), writer.uint32(146).fork()).join();
     }
     return writer;
   },
@@ -903,6 +927,30 @@ export const Backend: MessageFns<Backend> = {
             message.lastUsed = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 16: {
+            if (tag !== 129) {
+              break;
+            }
+
+            message.memoryPercent = reader.double();
+            continue;
+          }
+          case 17: {
+            if (tag !== 137) {
+              break;
+            }
+
+            message.cpuPercent = reader.double();
+            continue;
+          }
+          case 18: {
+            if (tag !== 146) {
+              break;
+            }
+
+            message.sampledAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -932,6 +980,9 @@ export const Backend: MessageFns<Backend> = {
     message.restarts = object.restarts ?? 0;
     message.loadedAt = object.loadedAt ?? undefined;
     message.lastUsed = object.lastUsed ?? undefined;
+    message.memoryPercent = object.memoryPercent ?? undefined;
+    message.cpuPercent = object.cpuPercent ?? undefined;
+    message.sampledAt = object.sampledAt ?? undefined;
     return message;
   },
 };

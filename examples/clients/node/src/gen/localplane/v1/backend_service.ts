@@ -11,7 +11,9 @@ import {
   type ChannelCredentials,
   Client,
   type ClientOptions,
+  type ClientReadableStream,
   type ClientUnaryCall,
+  type handleServerStreamingCall,
   type handleUnaryCall,
   makeGenericClientConstructor,
   type Metadata,
@@ -19,6 +21,7 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { Backend, BackendProblem, BackendStatus, InstalledBackend } from "./backend.js";
+import { WatchKind } from "./watch.js";
 
 export const protobufPackage = "localplane.v1";
 
@@ -46,6 +49,29 @@ export interface ListBackendsResponse {
   backends: Backend[];
   /** Where the next page starts. Empty on the last page. */
   nextPageToken: string;
+}
+
+/** Asks to watch the backends. */
+export interface WatchBackendsRequest {
+  /** Revision of the last message of a watch that was cut: the watch goes on there. Empty starts with a snapshot. */
+  afterRevision: string;
+  /**
+   * Names, aliases or file names of models to tell of, at most 256. Empty means all. A name that means no model yet may
+   * mean one later.
+   */
+  models: string[];
+}
+
+/** What a watcher of the backends is told at once. */
+export interface WatchBackendsResponse {
+  /** Where the watch stands after this message; for `after_revision`. Its form has no meaning. */
+  revision: string;
+  /** How to read the message. */
+  kind: WatchKind;
+  /** Backends that are there, or that changed. */
+  backends: Backend[];
+  /** Names of the models whose backends are gone. Some may never have been told of. */
+  removed: string[];
 }
 
 /** Asks for the backends that can be used. */
@@ -288,6 +314,164 @@ export const ListBackendsResponse: MessageFns<ListBackendsResponse> = {
     const message = createBaseListBackendsResponse();
     message.backends = object.backends?.map((e) => Backend.fromPartial(e)) || [];
     message.nextPageToken = object.nextPageToken ?? "";
+    return message;
+  },
+};
+
+function createBaseWatchBackendsRequest(): WatchBackendsRequest {
+  return { afterRevision: "", models: [] };
+}
+
+export const WatchBackendsRequest: MessageFns<WatchBackendsRequest> = {
+  encode(message: WatchBackendsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.afterRevision !== "") {
+      writer.uint32(10).string(message.afterRevision);
+    }
+    for (const v of message.models) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchBackendsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchBackendsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.afterRevision = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.models.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<WatchBackendsRequest>, I>>(base?: I): WatchBackendsRequest {
+    return WatchBackendsRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<WatchBackendsRequest>, I>>(object: I): WatchBackendsRequest {
+    const message = createBaseWatchBackendsRequest();
+    message.afterRevision = object.afterRevision ?? "";
+    message.models = object.models?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseWatchBackendsResponse(): WatchBackendsResponse {
+  return { revision: "", kind: 0, backends: [], removed: [] };
+}
+
+export const WatchBackendsResponse: MessageFns<WatchBackendsResponse> = {
+  encode(message: WatchBackendsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.revision !== "") {
+      writer.uint32(10).string(message.revision);
+    }
+    if (message.kind !== 0) {
+      writer.uint32(16).int32(message.kind);
+    }
+    for (const v of message.backends) {
+      Backend.encode(v!, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.removed) {
+      writer.uint32(34).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchBackendsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchBackendsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.revision = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.kind = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.backends.push(Backend.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.removed.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<WatchBackendsResponse>, I>>(base?: I): WatchBackendsResponse {
+    return WatchBackendsResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<WatchBackendsResponse>, I>>(object: I): WatchBackendsResponse {
+    const message = createBaseWatchBackendsResponse();
+    message.revision = object.revision ?? "";
+    message.kind = object.kind ?? 0;
+    message.backends = object.backends?.map((e) => Backend.fromPartial(e)) || [];
+    message.removed = object.removed?.map((e) => e) || [];
     return message;
   },
 };
@@ -741,6 +925,25 @@ export const BackendServiceService = {
     responseDeserialize: (value: Buffer): ListBackendsResponse => ListBackendsResponse.decode(value),
   },
   /**
+   * Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
+   *
+   * The first message comes at once. A change of state is told when it happens, calls that begin and end a tenth of a
+   * second later all together, and the figures of the operating system whenever they were sampled. With the revision of
+   * the last message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where
+   * it was. A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch
+   * already, and ends with `DRAINING` when the service stops.
+   */
+  watchBackends: {
+    path: "/localplane.v1.BackendService/WatchBackends" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: WatchBackendsRequest): Buffer => Buffer.from(WatchBackendsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): WatchBackendsRequest => WatchBackendsRequest.decode(value),
+    responseSerialize: (value: WatchBackendsResponse): Buffer =>
+      Buffer.from(WatchBackendsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): WatchBackendsResponse => WatchBackendsResponse.decode(value),
+  },
+  /**
    * Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
    * those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
    */
@@ -805,6 +1008,16 @@ export interface BackendServiceServer extends UntypedServiceImplementation {
   /** Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model. */
   listBackends: handleUnaryCall<ListBackendsRequest, ListBackendsResponse>;
   /**
+   * Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
+   *
+   * The first message comes at once. A change of state is told when it happens, calls that begin and end a tenth of a
+   * second later all together, and the figures of the operating system whenever they were sampled. With the revision of
+   * the last message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where
+   * it was. A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch
+   * already, and ends with `DRAINING` when the service stops.
+   */
+  watchBackends: handleServerStreamingCall<WatchBackendsRequest, WatchBackendsResponse>;
+  /**
    * Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
    * those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
    */
@@ -868,6 +1081,24 @@ export interface BackendServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListBackendsResponse) => void,
   ): ClientUnaryCall;
+  /**
+   * Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
+   *
+   * The first message comes at once. A change of state is told when it happens, calls that begin and end a tenth of a
+   * second later all together, and the figures of the operating system whenever they were sampled. With the revision of
+   * the last message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where
+   * it was. A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch
+   * already, and ends with `DRAINING` when the service stops.
+   */
+  watchBackends(
+    request: WatchBackendsRequest,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<WatchBackendsResponse>;
+  watchBackends(
+    request: WatchBackendsRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<WatchBackendsResponse>;
   /**
    * Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
    * those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.

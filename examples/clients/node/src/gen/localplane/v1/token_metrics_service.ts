@@ -11,7 +11,9 @@ import {
   type ChannelCredentials,
   Client,
   type ClientOptions,
+  type ClientReadableStream,
   type ClientUnaryCall,
+  type handleServerStreamingCall,
   type handleUnaryCall,
   makeGenericClientConstructor,
   type Metadata,
@@ -20,6 +22,7 @@ import {
 } from "@grpc/grpc-js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { ModelTokenMetrics, TokenMetrics } from "./token_metrics.js";
+import { WatchKind } from "./watch.js";
 
 export const protobufPackage = "localplane.v1";
 
@@ -51,6 +54,29 @@ export interface ListTokenMetricsResponse {
     | undefined;
   /** Where the next page starts. Empty on the last page. */
   nextPageToken: string;
+}
+
+/** Asks to watch the tokens of models. */
+export interface WatchTokenMetricsRequest {
+  /** Revision of the last message of a watch that was cut: the watch goes on there. Empty starts with a snapshot. */
+  afterRevision: string;
+  /**
+   * Names, aliases or file names of models to tell of, at most 256. Empty means all. A name that means no model yet may
+   * mean one later.
+   */
+  models: string[];
+}
+
+/** What a watcher of tokens is told at once. Models that were asked once are never removed. */
+export interface WatchTokenMetricsResponse {
+  /** Where the watch stands after this message; for `after_revision`. Its form has no meaning. */
+  revision: string;
+  /** How to read the message. */
+  kind: WatchKind;
+  /** Models that are there, or whose tokens changed. */
+  models: ModelTokenMetrics[];
+  /** Since when the totals count. Changes only when the service's state is deleted. */
+  epoch: Date | undefined;
 }
 
 function createBaseGetTokenMetricsRequest(): GetTokenMetricsRequest {
@@ -254,6 +280,164 @@ export const ListTokenMetricsResponse: MessageFns<ListTokenMetricsResponse> = {
   },
 };
 
+function createBaseWatchTokenMetricsRequest(): WatchTokenMetricsRequest {
+  return { afterRevision: "", models: [] };
+}
+
+export const WatchTokenMetricsRequest: MessageFns<WatchTokenMetricsRequest> = {
+  encode(message: WatchTokenMetricsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.afterRevision !== "") {
+      writer.uint32(10).string(message.afterRevision);
+    }
+    for (const v of message.models) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchTokenMetricsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchTokenMetricsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.afterRevision = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.models.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<WatchTokenMetricsRequest>, I>>(base?: I): WatchTokenMetricsRequest {
+    return WatchTokenMetricsRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<WatchTokenMetricsRequest>, I>>(object: I): WatchTokenMetricsRequest {
+    const message = createBaseWatchTokenMetricsRequest();
+    message.afterRevision = object.afterRevision ?? "";
+    message.models = object.models?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseWatchTokenMetricsResponse(): WatchTokenMetricsResponse {
+  return { revision: "", kind: 0, models: [], epoch: undefined };
+}
+
+export const WatchTokenMetricsResponse: MessageFns<WatchTokenMetricsResponse> = {
+  encode(message: WatchTokenMetricsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.revision !== "") {
+      writer.uint32(10).string(message.revision);
+    }
+    if (message.kind !== 0) {
+      writer.uint32(16).int32(message.kind);
+    }
+    for (const v of message.models) {
+      ModelTokenMetrics.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.epoch !== undefined) {
+      Timestamp.encode(toTimestamp(message.epoch), writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchTokenMetricsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchTokenMetricsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.revision = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.kind = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.models.push(ModelTokenMetrics.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.epoch = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<WatchTokenMetricsResponse>, I>>(base?: I): WatchTokenMetricsResponse {
+    return WatchTokenMetricsResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<WatchTokenMetricsResponse>, I>>(object: I): WatchTokenMetricsResponse {
+    const message = createBaseWatchTokenMetricsResponse();
+    message.revision = object.revision ?? "";
+    message.kind = object.kind ?? 0;
+    message.models = object.models?.map((e) => ModelTokenMetrics.fromPartial(e)) || [];
+    message.epoch = object.epoch ?? undefined;
+    return message;
+  },
+};
+
 /** Tells how many tokens went through models. Asking never loads a model, never waits for one and resets nothing. */
 export type TokenMetricsServiceService = typeof TokenMetricsServiceService;
 export const TokenMetricsServiceService = {
@@ -289,6 +473,27 @@ export const TokenMetricsServiceService = {
       Buffer.from(ListTokenMetricsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListTokenMetricsResponse => ListTokenMetricsResponse.decode(value),
   },
+  /**
+   * Watches the tokens of models: gives what ListTokenMetrics lists, then every change of it, until the caller goes
+   * away.
+   *
+   * The first message comes at once. A prediction that ends is told half a second later, together with others; what
+   * falls out of the last minute, five minutes and hour is told every five seconds. With the revision of the last
+   * message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where it was.
+   * A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch already, and
+   * ends with `DRAINING` when the service stops.
+   */
+  watchTokenMetrics: {
+    path: "/localplane.v1.TokenMetricsService/WatchTokenMetrics" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: WatchTokenMetricsRequest): Buffer =>
+      Buffer.from(WatchTokenMetricsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): WatchTokenMetricsRequest => WatchTokenMetricsRequest.decode(value),
+    responseSerialize: (value: WatchTokenMetricsResponse): Buffer =>
+      Buffer.from(WatchTokenMetricsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): WatchTokenMetricsResponse => WatchTokenMetricsResponse.decode(value),
+  },
 } as const;
 
 export interface TokenMetricsServiceServer extends UntypedServiceImplementation {
@@ -305,6 +510,17 @@ export interface TokenMetricsServiceServer extends UntypedServiceImplementation 
    * all since the epoch. No backend is asked.
    */
   listTokenMetrics: handleUnaryCall<ListTokenMetricsRequest, ListTokenMetricsResponse>;
+  /**
+   * Watches the tokens of models: gives what ListTokenMetrics lists, then every change of it, until the caller goes
+   * away.
+   *
+   * The first message comes at once. A prediction that ends is told half a second later, together with others; what
+   * falls out of the last minute, five minutes and hour is told every five seconds. With the revision of the last
+   * message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where it was.
+   * A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch already, and
+   * ends with `DRAINING` when the service stops.
+   */
+  watchTokenMetrics: handleServerStreamingCall<WatchTokenMetricsRequest, WatchTokenMetricsResponse>;
 }
 
 export interface TokenMetricsServiceClient extends Client {
@@ -349,6 +565,25 @@ export interface TokenMetricsServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListTokenMetricsResponse) => void,
   ): ClientUnaryCall;
+  /**
+   * Watches the tokens of models: gives what ListTokenMetrics lists, then every change of it, until the caller goes
+   * away.
+   *
+   * The first message comes at once. A prediction that ends is told half a second later, together with others; what
+   * falls out of the last minute, five minutes and hour is told every five seconds. With the revision of the last
+   * message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where it was.
+   * A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch already, and
+   * ends with `DRAINING` when the service stops.
+   */
+  watchTokenMetrics(
+    request: WatchTokenMetricsRequest,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<WatchTokenMetricsResponse>;
+  watchTokenMetrics(
+    request: WatchTokenMetricsRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<WatchTokenMetricsResponse>;
 }
 
 export const TokenMetricsServiceClient = makeGenericClientConstructor(
