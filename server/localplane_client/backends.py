@@ -59,3 +59,10 @@ class BackendMethods:
         return backend_service_pb2.ShutdownBackendRequest(
             model=model, force=force, grace_seconds=grace_seconds
         )
+
+    @unary("BackendService/ShutdownAll", backend_service_pb2.ShutdownAllResponse, is_quick=False)
+    def shutdown_all(
+        self, *, force: bool = False, grace_seconds: float | None = None
+    ) -> backend_service_pb2.ShutdownAllRequest:
+        """Stop all backends at once and return when no process of theirs is left."""
+        return backend_service_pb2.ShutdownAllRequest(force=force, grace_seconds=grace_seconds)

@@ -49,6 +49,7 @@ from localplane_server.rpc.system_service import SystemServicer
 from localplane_server.rpc.token_metrics_service import TokenMetricsServicer
 from localplane_server.rpc.tokenizer_service import TokenizerServicer
 from localplane_server.scheduling.backend_feed import BackendFeed
+from localplane_server.scheduling.limits import Limits
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
 from localplane_server.scheduling.starting import BackendStarter
@@ -61,6 +62,7 @@ from localplane_server.supervision.backend import BackendLauncher
 from localplane_server.supervision.external import ExternalServers
 from localplane_server.supervision.keeper_handle import KeeperHandle
 from localplane_server.supervision.leftovers import reap_leftovers
+from localplane_server.supervision.memory_limit import memory_limit_bytes
 from localplane_server.supervision.processes import Processes
 from localplane_server.supervision.programs import BackendPrograms, shipped_programs
 from localplane_server.supervision.registration import register
@@ -73,6 +75,8 @@ log = logging.getLogger(__name__)
 
 MOST_END_SECONDS = 6.0
 """How much of the grace period is kept for the backends to end, at most."""
+LONGEST_LOADS = 10
+"""How many times as long as it may stand still a load that moves may take altogether."""
 CUT_SECONDS = 2.0
 """How long backends may take to end when somebody is in a hurry."""
 
@@ -179,10 +183,16 @@ async def running(
             ExternalServers(token=settings.external_grpc_token or "", models_path=models_dir),
             programs,
             models_path=models_dir,
-            load_timeout_seconds=settings.load_timeout,
         )
         scheduler = Scheduler(
-            catalog, start=starter, run=detached, bus=bus, autoload=not settings.no_autoload
+            catalog,
+            start=starter,
+            run=detached,
+            bus=bus,
+            readiness=readiness,
+            limits=_limits(settings),
+            is_elsewhere=starter.is_elsewhere,
+            autoload=not settings.no_autoload,
         )
         monitor = Monitor(scheduler, sampler, bus)
         backend_feed = BackendFeed(scheduler, monitor, bus)
@@ -294,6 +304,8 @@ async def running(
             stack.callback(measuring.cancel)
         readiness.unblock("start")
         readiness.listen(lambda is_ready: health.set_ready(is_ready=is_ready))
+        if settings.preload:
+            detached(scheduler.preload(settings.preload))
         yield App(
             grpc=grpc,
             http=http,
@@ -303,6 +315,19 @@ async def running(
             backends=backend_feed,
             tokens=token_feed,
         )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        most_backends=settings.most_backends,
+        memory_bytes=settings.memory_budget.bytes_of(memory_limit_bytes()),
+        queue_seconds=settings.queue_timeout,
+        residency_seconds=settings.min_residency,
+        idle_seconds=settings.idle_seconds,
+        busy_seconds=settings.busy_seconds,
+        load_seconds=settings.load_timeout,
+        longest_load_seconds=LONGEST_LOADS * settings.load_timeout,
+    )
 
 
 def _tell(readiness: Readiness, *, is_ready: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -146,6 +147,46 @@ def parse_positive(text: str | int) -> int:
     return int(text)
 
 
+def parse_most(text: str | int) -> int | None:
+    """Parse a whole number; 0 is no limit."""
+    if not str(text).isdigit():
+        raise SettingsError(f"cannot read {text}: expected a whole number")
+    return int(text) or None
+
+
+class MemoryBudget(NamedTuple):
+    """Memory that backends may take together."""
+
+    amount: float
+    """Bytes, or a share of what there is."""
+    is_share: bool
+
+    def bytes_of(self, total: int) -> float:
+        """Return the budget in bytes, of so many bytes that there are."""
+        return self.amount * total if self.is_share else self.amount
+
+    def __str__(self) -> str:
+        if self.amount == math.inf:
+            return "off"
+        return f"{self.amount * 100:g}%" if self.is_share else f"{self.amount:g}"
+
+
+def parse_budget(text: str | int) -> MemoryBudget:
+    """Parse bytes as `parse_size` does, a percentage such as `85%`, or `off`."""
+    word = str(text).strip().lower()
+    # YAML reads `off` as false.
+    if word in ("off", "false"):
+        return MemoryBudget(math.inf, is_share=False)
+    if word.endswith("%"):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", word)
+        if found is None or not 0 < float(found[1]) <= 100:  # noqa: PLR2004 - percent
+            raise SettingsError(
+                f"cannot read {text} as a percentage: expected more than 0, up to 100"
+            )
+        return MemoryBudget(float(found[1]) / 100, is_share=True)
+    return MemoryBudget(float(parse_size(word)), is_share=False)
+
+
 def parse_log_format(text: str) -> str:
     """Parse `text` or `json`."""
     if text not in ("text", "json"):
@@ -244,9 +285,55 @@ class Settings:
     max_body_size: int = _setting(parse_size, "SIZE", default=32 * MEBIBYTE)
     """Largest request over REST, and largest message over gRPC, in bytes."""
     load_timeout: float = _setting(parse_duration, "DURATION", default=120.0)
-    """How long a model may take to load, in seconds, once its backend answers."""
+    """How long a load may go on without being seen to move, in seconds, once the backend answers."""
     shutdown_grace: float = _setting(parse_duration, "DURATION", default=30.0)
     """How long calls in flight may run on when the service or a backend stops, in seconds."""
+    preload: tuple[str, ...] = _setting(parse_words, "MODEL,...", default=())
+    """Models to load in the background when the service starts, one after the other, as far as there is space."""
+    max_active_backends: int | None = _setting(
+        parse_most,
+        "N",
+        "LOCALAI_MAX_ACTIVE_BACKENDS",
+        "MAX_ACTIVE_BACKENDS",
+        default=None,
+    )
+    """Backends that may be loaded at a time; 0 is no limit."""
+    single_active_backend: bool = _setting(
+        parse_bool, "", "LOCALAI_SINGLE_ACTIVE_BACKEND", "SINGLE_ACTIVE_BACKEND", default=False
+    )
+    """Keep one backend loaded at a time: LocalAI's name for a limit of 1."""
+    memory_budget: MemoryBudget = _setting(
+        parse_budget, "SIZE|PERCENT", default=MemoryBudget(0.85, is_share=True)
+    )
+    """Memory that backends may take together: bytes, a percentage of the machine's or the container's, or `off`."""
+    queue_timeout: float = _setting(parse_duration, "DURATION", default=60.0)
+    """How long a call or a load waits for a place when all are taken, in seconds."""
+    min_residency: float = _setting(parse_duration, "DURATION", default=1.0)
+    """How long a model stays loaded at least, though nobody uses it and another needs its place, in seconds."""
+    watchdog_idle: bool | None = _setting(
+        parse_bool, "", "LOCALAI_WATCHDOG_IDLE", "WATCHDOG_IDLE", default=None
+    )
+    """Stop backends that nobody uses: after 15 minutes, or what --watchdog-idle-timeout says."""
+    watchdog_idle_timeout: float | None = _setting(
+        parse_duration,
+        "DURATION",
+        "LOCALAI_WATCHDOG_IDLE_TIMEOUT",
+        "WATCHDOG_IDLE_TIMEOUT",
+        default=None,
+    )
+    """How long after its last call a backend is stopped, in seconds. Default: never."""
+    watchdog_busy: bool | None = _setting(
+        parse_bool, "", "LOCALAI_WATCHDOG_BUSY", "WATCHDOG_BUSY", default=None
+    )
+    """Stop backends that work on and on: after 5 minutes, or what --watchdog-busy-timeout says."""
+    watchdog_busy_timeout: float | None = _setting(
+        parse_duration,
+        "DURATION",
+        "LOCALAI_WATCHDOG_BUSY_TIMEOUT",
+        "WATCHDOG_BUSY_TIMEOUT",
+        default=None,
+    )
+    """How long a backend may work without any call coming to its end before it is stopped, in seconds."""
     no_autoload: bool = _setting(parse_bool, "", default=False)
     """Do not load a model because a call asks for it; only LoadModel does."""
     threads: int | None = _setting(parse_positive, "N", "LOCALAI_THREADS", "THREADS", default=None)
@@ -285,9 +372,31 @@ class Settings:
         return self.backends_path or self.data_dir / "backends"
 
     @property
+    def most_backends(self) -> float:
+        """Backends that may be loaded at a time. Infinite when there is no limit."""
+        return 1 if self.single_active_backend else self.max_active_backends or math.inf
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long after its last call a backend is stopped. Infinite: never."""
+        return _limit(self.watchdog_idle_timeout, 900.0, is_on=self.watchdog_idle)
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long a backend may work without any call coming to its end. Infinite: for ever."""
+        return _limit(self.watchdog_busy_timeout, 300.0, is_on=self.watchdog_busy)
+
+    @property
     def has_keys(self) -> bool:
         """Whether callers must present a key."""
         return bool(self.api_key) or self.api_key_file is not None
+
+
+def _limit(seconds: float | None, usual_seconds: float, *, is_on: bool | None) -> float:
+    """Return a limit of time that has a switch, as LocalAI has it, and a duration; 0 is none."""
+    if is_on is False or (seconds is None and not is_on):
+        return math.inf
+    return (usual_seconds if seconds is None else seconds) or math.inf
 
 
 class Option(NamedTuple):

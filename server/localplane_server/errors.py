@@ -15,6 +15,7 @@
     │   ├── AutoloadDisabledError       AUTOLOAD_DISABLED
     │   ├── BackendNotInstalledError    BACKEND_NOT_INSTALLED
     │   ├── ExtraNotInstalledError      EXTRA_NOT_INSTALLED
+    │   ├── ModelTooLargeError          MODEL_TOO_LARGE
     │   └── ServerTakenError            EXTERNAL_SERVER_TAKEN
     ├── UnsupportedError
     │   └── NotSupportedByBackendError  NOT_SUPPORTED_BY_BACKEND
@@ -22,8 +23,10 @@
     │   ├── DrainingError               DRAINING
     │   ├── BackendGoneError            BACKEND_GONE
     │   ├── BackendUnavailableError     BACKEND_UNAVAILABLE
+    │   ├── LoadCooldownError           LOAD_COOLDOWN
     │   └── NotReadyError               NOT_READY
     ├── ExhaustedError
+    │   ├── CapacityExhaustedError      CAPACITY_EXHAUSTED
     │   └── TooManyRequestsError        TOO_MANY_REQUESTS
     ├── FailedError
     │   ├── BackendFailedError          BACKEND_FAILED
@@ -167,6 +170,19 @@ class ServerTakenError(FailedPreconditionError):
         super().__init__(message, backend=backend, model=model, holder=holder)
 
 
+class ModelTooLargeError(FailedPreconditionError):
+    """The model would not fit into the memory that backends may take, even if it were alone."""
+
+    reason = "MODEL_TOO_LARGE"
+
+    def __init__(self, model: str, needed: int, budget: int) -> None:
+        message = (
+            f"cannot load model {model}: it is thought to take {needed} bytes of memory, and all backends together"
+            f" may take {budget}; --memory-budget sets that"
+        )
+        super().__init__(message, model=model, needed=str(needed), budget=str(budget))
+
+
 class UnsupportedError(LocalplaneError):
     """This cannot be done, here or ever."""
 
@@ -208,6 +224,18 @@ class BackendUnavailableError(UnavailableError):
     reason = "BACKEND_UNAVAILABLE"
 
 
+class LoadCooldownError(UnavailableError):
+    """The model failed again and again, and calls do not load it for a while."""
+
+    reason = "LOAD_COOLDOWN"
+
+    def __init__(self, model: str, retry_after_seconds: float, cause: str) -> None:
+        message = (
+            f"cannot use model {model}: it failed again and again, the last time because: {cause}"
+        )
+        super().__init__(message, retry_after_seconds=retry_after_seconds, model=model)
+
+
 class NotReadyError(UnavailableError):
     """The service cannot do its work at the moment."""
 
@@ -227,6 +255,12 @@ class TooManyRequestsError(ExhaustedError):
     """As many callers as can be served at once are served already, here or by a server behind the backend."""
 
     reason = "TOO_MANY_REQUESTS"
+
+
+class CapacityExhaustedError(ExhaustedError):
+    """There was no place for the model in time."""
+
+    reason = "CAPACITY_EXHAUSTED"
 
 
 class FailedError(LocalplaneError):

@@ -103,6 +103,31 @@ class BackendStopped:
     cut_calls: int
     was_loading: bool = False
     """Whether the model was still being loaded."""
+    cause: str = "request"
+    """Why: `request`, `capacity`, `memory`, `idle`, `busy` or `shutdown`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendCooling:
+    """A model failed again, and calls do not load it for a while."""
+
+    model: str
+    backend: str
+    seconds: float
+    """How long."""
+    failures: int
+    """How often it failed in a row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitEnded:
+    """A call, or a load that somebody waits for, no longer waits for its model to be ready."""
+
+    model: str
+    outcome: str
+    """`admitted`, `refused`, or `left` when the caller went away."""
+    seconds: float
+    """How long it waited."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -215,6 +215,7 @@ def log_events(bus: events.Events) -> None:
     bus.listen(events.BackendReady, _log_ready)
     bus.listen(events.BackendFailed, _log_failed)
     bus.listen(events.BackendStopped, _log_stopped)
+    bus.listen(events.BackendCooling, _log_cooling)
 
 
 def _log_ready(event: events.BackendReady) -> None:
@@ -229,4 +230,10 @@ def _log_failed(event: events.BackendFailed) -> None:
 
 def _log_stopped(event: events.BackendStopped) -> None:
     fields = {"model": event.model, "backend": event.backend, "seconds": event.seconds}
-    life_log.info("backend is stopped", extra={**fields, "cut_calls": event.cut_calls})
+    fields |= {"cut_calls": event.cut_calls, "cause": event.cause}
+    life_log.info("backend is stopped", extra=fields)
+
+
+def _log_cooling(event: events.BackendCooling) -> None:
+    fields = {"model": event.model, "backend": event.backend, "failures": event.failures}
+    life_log.warning("backend is left alone", extra={**fields, "seconds": event.seconds})

@@ -70,17 +70,27 @@ def programs() -> BackendPrograms:
     return BackendPrograms([*shipped_programs().all(), fake])
 
 
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> Path:
+    """A data directory with models."""
+    data_dir = tmp_path_factory.mktemp("data")
+    write_models(data_dir / "models", tiny_gguf)
+    return data_dir
+
+
+@pytest.fixture(scope="module")
+def models_folder(data_dir: Path) -> Path:
+    """The folder of the models."""
+    return data_dir / "models"
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def app(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path
-) -> AsyncGenerator[App]:
+async def app(request: pytest.FixtureRequest, data_dir: Path) -> AsyncGenerator[App]:
     """A service that runs in this process, with real backends.
 
     A module can have `SETTINGS` for it, and the text of a `KEY_FILE`; and a context `prepare(request, data_dir)` that
     is open while it runs and gives more settings.
     """
-    data_dir = tmp_path_factory.mktemp("data")
-    write_models(data_dir / "models", tiny_gguf)
     anywhere = Endpoint("127.0.0.1", 0)
     key_file = None
     if text := getattr(request.module, "KEY_FILE", ""):

@@ -165,8 +165,11 @@ class TestChat:
         assert 'model "nobody" not found' in error.message
 
     async def test_crash(self, transport: Transport) -> None:
-        """The call that meets a crash says how the backend ended; the next one starts it again."""
+        """The call that meets a crash says how the backend ended; it can be loaded again at once."""
         for _ in range(2):
+            await transport.call(
+                "BackendService.LoadModel", backend_service_pb2.LoadModelRequest(model="crashes")
+            )
             error = await fails(transport, "Chat", chat("crashes", "a b c"))
             assert "BACKEND_GONE" == error.reason
             assert "signal SIGKILL" in error.message
@@ -174,6 +177,9 @@ class TestChat:
 
     async def test_crash_in_a_stream(self, transport: Transport) -> None:
         """What came before arrives, then the error."""
+        await transport.call(
+            "BackendService.LoadModel", backend_service_pb2.LoadModelRequest(model="crashes")
+        )
         request = chat("crashes", "a b c")
         seen = []
         with pytest.raises(CallError) as caught:  # noqa: PT012 - what was seen before counts

@@ -160,6 +160,12 @@ class Backends(_Servicer, backend_service_pb2_grpc.BackendServiceServicer):
         await self._services.enter(request, context)
         return backend_service_pb2.ShutdownBackendResponse(message="model stopped")
 
+    async def ShutdownAll(  # noqa: N802
+        self, request: backend_service_pb2.ShutdownAllRequest, context: Context
+    ) -> backend_service_pb2.ShutdownAllResponse:
+        await self._services.enter(request, context)
+        return backend_service_pb2.ShutdownAllResponse(message="0 models stopped")
+
     async def ListBackends(  # noqa: N802
         self, request: backend_service_pb2.ListBackendsRequest, context: Context
     ) -> backend_service_pb2.ListBackendsResponse:

@@ -365,6 +365,8 @@ class Backend(_message.Message):
     RESTARTS_FIELD_NUMBER: _builtins.int
     LOADED_AT_FIELD_NUMBER: _builtins.int
     LAST_USED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    COOLDOWN_UNTIL_FIELD_NUMBER: _builtins.int
     MEMORY_PERCENT_FIELD_NUMBER: _builtins.int
     CPU_PERCENT_FIELD_NUMBER: _builtins.int
     SAMPLED_AT_FIELD_NUMBER: _builtins.int
@@ -382,6 +384,8 @@ class Backend(_message.Message):
     """Why it last failed. Null when it has not."""
     restarts: _builtins.int
     """How often it was started again after a failure, since the service started."""
+    waiting: _builtins.int
+    """Calls and loads that wait for the model to be ready: for a place, or for a load that is under way."""
     memory_percent: _builtins.float
     """Resident memory in percent of the machine's memory, or of the control group's limit where that is lower."""
     cpu_percent: _builtins.float
@@ -397,6 +401,10 @@ class Backend(_message.Message):
     @_builtins.property
     def last_used(self) -> _timestamp_pb2.Timestamp:
         """When the last call ended. Null when there was none."""
+
+    @_builtins.property
+    def cooldown_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when calls do not load the model, since it failed again and again. Null when they do."""
 
     @_builtins.property
     def sampled_at(self) -> _timestamp_pb2.Timestamp:
@@ -415,13 +423,15 @@ class Backend(_message.Message):
         restarts: _builtins.int = ...,
         loaded_at: _timestamp_pb2.Timestamp | None = ...,
         last_used: _timestamp_pb2.Timestamp | None = ...,
+        waiting: _builtins.int = ...,
+        cooldown_until: _timestamp_pb2.Timestamp | None = ...,
         memory_percent: _builtins.float | None = ...,
         cpu_percent: _builtins.float | None = ...,
         sampled_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_last_error", b"_last_error", "_memory_percent", b"_memory_percent", "_pid", b"_pid", "cpu_percent", b"cpu_percent", "last_error", b"last_error", "last_used", b"last_used", "loaded_at", b"loaded_at", "memory_info", b"memory_info", "memory_percent", b"memory_percent", "pid", b"pid", "sampled_at", b"sampled_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_last_error", b"_last_error", "_memory_percent", b"_memory_percent", "_pid", b"_pid", "cooldown_until", b"cooldown_until", "cpu_percent", b"cpu_percent", "last_error", b"last_error", "last_used", b"last_used", "loaded_at", b"loaded_at", "memory_info", b"memory_info", "memory_percent", b"memory_percent", "pid", b"pid", "sampled_at", b"sampled_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_last_error", b"_last_error", "_memory_percent", b"_memory_percent", "_pid", b"_pid", "backend", b"backend", "cpu_percent", b"cpu_percent", "in_flight", b"in_flight", "last_error", b"last_error", "last_used", b"last_used", "loaded_at", b"loaded_at", "memory_info", b"memory_info", "memory_percent", b"memory_percent", "model", b"model", "pid", b"pid", "restarts", b"restarts", "sampled_at", b"sampled_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_last_error", b"_last_error", "_memory_percent", b"_memory_percent", "_pid", b"_pid", "backend", b"backend", "cooldown_until", b"cooldown_until", "cpu_percent", b"cpu_percent", "in_flight", b"in_flight", "last_error", b"last_error", "last_used", b"last_used", "loaded_at", b"loaded_at", "memory_info", b"memory_info", "memory_percent", b"memory_percent", "model", b"model", "pid", b"pid", "restarts", b"restarts", "sampled_at", b"sampled_at", "state", b"state", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpu_percent: _TypeAlias = _typing.Literal["cpu_percent"]  # noqa: Y015
     _WhichOneofArgType__cpu_percent: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent"]  # noqa: Y015

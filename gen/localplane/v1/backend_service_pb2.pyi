@@ -336,3 +336,106 @@ class ShutdownBackendResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__freed_bytes) -> _WhichOneofReturnType__freed_bytes | None: ...
 
 Global___ShutdownBackendResponse: _TypeAlias = ShutdownBackendResponse  # noqa: Y015
+
+@_typing.final
+class ShutdownAllRequest(_message.Message):
+    """Says how to stop all backends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORCE_FIELD_NUMBER: _builtins.int
+    GRACE_SECONDS_FIELD_NUMBER: _builtins.int
+    force: _builtins.bool
+    """Whether to cut calls in flight at once. Default: false."""
+    grace_seconds: _builtins.float
+    """How long calls in flight may still run, in seconds, 0 to 3600. Default: 30."""
+    def __init__(
+        self,
+        *,
+        force: _builtins.bool = ...,
+        grace_seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "grace_seconds", b"grace_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "force", b"force", "grace_seconds", b"grace_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__grace_seconds: _TypeAlias = _typing.Literal["grace_seconds"]  # noqa: Y015
+    _WhichOneofArgType__grace_seconds: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__grace_seconds) -> _WhichOneofReturnType__grace_seconds | None: ...
+
+Global___ShutdownAllRequest: _TypeAlias = ShutdownAllRequest  # noqa: Y015
+
+@_typing.final
+class ShutdownAllResponse(_message.Message):
+    """Tells what the stops did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    BACKENDS_FIELD_NUMBER: _builtins.int
+    message: _builtins.str
+    """How many were stopped, in words."""
+    @_builtins.property
+    def backends(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoppedBackend]:
+        """The backends, by the name of their model."""
+
+    def __init__(
+        self,
+        *,
+        message: _builtins.str = ...,
+        backends: _abc.Iterable[Global___StoppedBackend] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShutdownAllResponse: _TypeAlias = ShutdownAllResponse  # noqa: Y015
+
+@_typing.final
+class StoppedBackend(_message.Message):
+    """Tells what the stop of one backend among several did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    FREED_BYTES_FIELD_NUMBER: _builtins.int
+    CUT_CALLS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name of the model."""
+    seconds: _builtins.float
+    """How long the stop took, in seconds."""
+    freed_bytes: _builtins.int
+    """Memory that came back, in bytes: the proportional set size of the process tree before the stop. Null when it could
+    not be read.
+    """
+    cut_calls: _builtins.int
+    """Calls in flight that were cut."""
+    error: _builtins.str
+    """Why it could not be stopped. Null when it was."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+        freed_bytes: _builtins.int | None = ...,
+        cut_calls: _builtins.int = ...,
+        error: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_freed_bytes", b"_freed_bytes", "error", b"error", "freed_bytes", b"freed_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_freed_bytes", b"_freed_bytes", "cut_calls", b"cut_calls", "error", b"error", "freed_bytes", b"freed_bytes", "model", b"model", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
+    _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
+    _WhichOneofReturnType__freed_bytes: _TypeAlias = _typing.Literal["freed_bytes"]  # noqa: Y015
+    _WhichOneofArgType__freed_bytes: _TypeAlias = _typing.Literal["_freed_bytes", b"_freed_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__freed_bytes) -> _WhichOneofReturnType__freed_bytes | None: ...
+
+Global___StoppedBackend: _TypeAlias = StoppedBackend  # noqa: Y015

@@ -66,6 +66,11 @@ class BackendServiceStub:
                 request_serializer=localplane_dot_v1_dot_backend__service__pb2.ShutdownBackendRequest.SerializeToString,
                 response_deserializer=localplane_dot_v1_dot_backend__service__pb2.ShutdownBackendResponse.FromString,
                 _registered_method=True)
+        self.ShutdownAll = channel.unary_unary(
+                '/localplane.v1.BackendService/ShutdownAll',
+                request_serializer=localplane_dot_v1_dot_backend__service__pb2.ShutdownAllRequest.SerializeToString,
+                response_deserializer=localplane_dot_v1_dot_backend__service__pb2.ShutdownAllResponse.FromString,
+                _registered_method=True)
 
 
 class BackendServiceServicer:
@@ -85,7 +90,8 @@ class BackendServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListBackends(self, request, context):
-        """Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model.
+        """Lists the backends that run, that are being started or stopped, that have failed, or that somebody waits for, by the
+        name of their model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,9 +122,12 @@ class BackendServiceServicer:
         """Loads a model and answers when it is ready, or at once when `wait` is false.
 
         Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-        not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
-        that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
-        with the last lines of the backend's log when it does not load.
+        not cancel it. When all places are taken, backends that nobody uses go for it, or it waits like a call; one that is
+        not waited for waits too. A model that failed again and again is tried at once, as whoever asks may have mended it.
+        Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none that can be
+        used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, `LOAD_FAILED` with the last
+        lines of the backend's log when it does not load, `CAPACITY_EXHAUSTED` when there was no place for it in time, and
+        `MODEL_TOO_LARGE` when it would not fit if it were alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,6 +139,16 @@ class BackendServiceServicer:
         New calls are refused at once; calls in flight may end within `grace_seconds`, then they are cut. With a shorter
         deadline the call ends with DEADLINE_EXCEEDED while the stop goes on. Answers `MODEL_NOT_LOADED` when the model is
         not loaded or not known.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShutdownAll(self, request, context):
+        """Stops all backends at once and answers when no process of theirs is left.
+
+        Each is stopped as by ShutdownBackend, and loads that wait for a place are given up. What one backend meets holds up
+        no other, and is told with it. Without backends there is nothing to do, which is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,6 +186,11 @@ def add_BackendServiceServicer_to_server(servicer, server):
                     servicer.ShutdownBackend,
                     request_deserializer=localplane_dot_v1_dot_backend__service__pb2.ShutdownBackendRequest.FromString,
                     response_serializer=localplane_dot_v1_dot_backend__service__pb2.ShutdownBackendResponse.SerializeToString,
+            ),
+            'ShutdownAll': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShutdownAll,
+                    request_deserializer=localplane_dot_v1_dot_backend__service__pb2.ShutdownAllRequest.FromString,
+                    response_serializer=localplane_dot_v1_dot_backend__service__pb2.ShutdownAllResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -332,6 +356,33 @@ class BackendService:
             '/localplane.v1.BackendService/ShutdownBackend',
             localplane_dot_v1_dot_backend__service__pb2.ShutdownBackendRequest.SerializeToString,
             localplane_dot_v1_dot_backend__service__pb2.ShutdownBackendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShutdownAll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/localplane.v1.BackendService/ShutdownAll',
+            localplane_dot_v1_dot_backend__service__pb2.ShutdownAllRequest.SerializeToString,
+            localplane_dot_v1_dot_backend__service__pb2.ShutdownAllResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,7 +43,9 @@ class BackendServiceStub:
     status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
     """
     ListBackends: _grpc.UnaryUnaryMultiCallable[_backend_service_pb2.ListBackendsRequest, _backend_service_pb2.ListBackendsResponse]
-    """Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model."""
+    """Lists the backends that run, that are being started or stopped, that have failed, or that somebody waits for, by the
+    name of their model.
+    """
     WatchBackends: _grpc.UnaryStreamMultiCallable[_backend_service_pb2.WatchBackendsRequest, _backend_service_pb2.WatchBackendsResponse]
     """Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
 
@@ -61,9 +63,12 @@ class BackendServiceStub:
     """Loads a model and answers when it is ready, or at once when `wait` is false.
 
     Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-    not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
-    that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
-    with the last lines of the backend's log when it does not load.
+    not cancel it. When all places are taken, backends that nobody uses go for it, or it waits like a call; one that is
+    not waited for waits too. A model that failed again and again is tried at once, as whoever asks may have mended it.
+    Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none that can be
+    used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, `LOAD_FAILED` with the last
+    lines of the backend's log when it does not load, `CAPACITY_EXHAUSTED` when there was no place for it in time, and
+    `MODEL_TOO_LARGE` when it would not fit if it were alone.
     """
     ShutdownBackend: _grpc.UnaryUnaryMultiCallable[_backend_service_pb2.ShutdownBackendRequest, _backend_service_pb2.ShutdownBackendResponse]
     """Stops the backend of a model and answers when no process of it is left.
@@ -71,6 +76,12 @@ class BackendServiceStub:
     New calls are refused at once; calls in flight may end within `grace_seconds`, then they are cut. With a shorter
     deadline the call ends with DEADLINE_EXCEEDED while the stop goes on. Answers `MODEL_NOT_LOADED` when the model is
     not loaded or not known.
+    """
+    ShutdownAll: _grpc.UnaryUnaryMultiCallable[_backend_service_pb2.ShutdownAllRequest, _backend_service_pb2.ShutdownAllResponse]
+    """Stops all backends at once and answers when no process of theirs is left.
+
+    Each is stopped as by ShutdownBackend, and loads that wait for a place are given up. What one backend meets holds up
+    no other, and is told with it. Without backends there is nothing to do, which is no error.
     """
 
 @_typing.type_check_only
@@ -87,7 +98,9 @@ class BackendServiceAsyncStub(BackendServiceStub):
     status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
     """
     ListBackends: _aio.UnaryUnaryMultiCallable[_backend_service_pb2.ListBackendsRequest, _backend_service_pb2.ListBackendsResponse]  # type: ignore[assignment]
-    """Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model."""
+    """Lists the backends that run, that are being started or stopped, that have failed, or that somebody waits for, by the
+    name of their model.
+    """
     WatchBackends: _aio.UnaryStreamMultiCallable[_backend_service_pb2.WatchBackendsRequest, _backend_service_pb2.WatchBackendsResponse]  # type: ignore[assignment]
     """Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
 
@@ -105,9 +118,12 @@ class BackendServiceAsyncStub(BackendServiceStub):
     """Loads a model and answers when it is ready, or at once when `wait` is false.
 
     Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-    not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
-    that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
-    with the last lines of the backend's log when it does not load.
+    not cancel it. When all places are taken, backends that nobody uses go for it, or it waits like a call; one that is
+    not waited for waits too. A model that failed again and again is tried at once, as whoever asks may have mended it.
+    Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none that can be
+    used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, `LOAD_FAILED` with the last
+    lines of the backend's log when it does not load, `CAPACITY_EXHAUSTED` when there was no place for it in time, and
+    `MODEL_TOO_LARGE` when it would not fit if it were alone.
     """
     ShutdownBackend: _aio.UnaryUnaryMultiCallable[_backend_service_pb2.ShutdownBackendRequest, _backend_service_pb2.ShutdownBackendResponse]  # type: ignore[assignment]
     """Stops the backend of a model and answers when no process of it is left.
@@ -115,6 +131,12 @@ class BackendServiceAsyncStub(BackendServiceStub):
     New calls are refused at once; calls in flight may end within `grace_seconds`, then they are cut. With a shorter
     deadline the call ends with DEADLINE_EXCEEDED while the stop goes on. Answers `MODEL_NOT_LOADED` when the model is
     not loaded or not known.
+    """
+    ShutdownAll: _aio.UnaryUnaryMultiCallable[_backend_service_pb2.ShutdownAllRequest, _backend_service_pb2.ShutdownAllResponse]  # type: ignore[assignment]
+    """Stops all backends at once and answers when no process of theirs is left.
+
+    Each is stopped as by ShutdownBackend, and loads that wait for a place are given up. What one backend meets holds up
+    no other, and is told with it. Without backends there is nothing to do, which is no error.
     """
 
 class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -140,7 +162,9 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _backend_service_pb2.ListBackendsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_backend_service_pb2.ListBackendsResponse, _abc.Awaitable[_backend_service_pb2.ListBackendsResponse]]:
-        """Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model."""
+        """Lists the backends that run, that are being started or stopped, that have failed, or that somebody waits for, by the
+        name of their model.
+        """
 
     @_abc_1.abstractmethod
     def WatchBackends(
@@ -176,9 +200,12 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         """Loads a model and answers when it is ready, or at once when `wait` is false.
 
         Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-        not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
-        that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
-        with the last lines of the backend's log when it does not load.
+        not cancel it. When all places are taken, backends that nobody uses go for it, or it waits like a call; one that is
+        not waited for waits too. A model that failed again and again is tried at once, as whoever asks may have mended it.
+        Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none that can be
+        used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, `LOAD_FAILED` with the last
+        lines of the backend's log when it does not load, `CAPACITY_EXHAUSTED` when there was no place for it in time, and
+        `MODEL_TOO_LARGE` when it would not fit if it were alone.
         """
 
     @_abc_1.abstractmethod
@@ -192,6 +219,18 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         New calls are refused at once; calls in flight may end within `grace_seconds`, then they are cut. With a shorter
         deadline the call ends with DEADLINE_EXCEEDED while the stop goes on. Answers `MODEL_NOT_LOADED` when the model is
         not loaded or not known.
+        """
+
+    @_abc_1.abstractmethod
+    def ShutdownAll(
+        self,
+        request: _backend_service_pb2.ShutdownAllRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_backend_service_pb2.ShutdownAllResponse, _abc.Awaitable[_backend_service_pb2.ShutdownAllResponse]]:
+        """Stops all backends at once and answers when no process of theirs is left.
+
+        Each is stopped as by ShutdownBackend, and loads that wait for a place are given up. What one backend meets holds up
+        no other, and is told with it. Without backends there is nothing to do, which is no error.
         """
 
 def add_BackendServiceServicer_to_server(servicer: BackendServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -9,7 +9,7 @@ import click
 
 from localplane.v1 import backend_pb2, backend_service_pb2, watch_pb2
 from localplane_server.cli.completion import complete_loaded_model, complete_model
-from localplane_server.cli.session import Session, client_options
+from localplane_server.cli.session import ERROR, Session, client_options
 from localplane_server.cli.spinner import Spinner
 from localplane_server.cli.text import UNKNOWN, facts, percent, printable, since, size, table
 
@@ -85,7 +85,8 @@ def watch(models: tuple[str, ...], session: Session, *, after_revision: str) -> 
 
 
 @backend.command("stop")
-@model_argument
+@click.argument("model", required=False, shell_complete=complete_loaded_model)
+@click.option("--all", "is_all", is_flag=True, help="Stop all backends.")
 @click.option("--force", is_flag=True, help="Cut the calls in flight at once.")
 @click.option(
     "--grace",
@@ -94,19 +95,29 @@ def watch(models: tuple[str, ...], session: Session, *, after_revision: str) -> 
     help="How long calls in flight may still run. [the service's, 30]",
 )
 @client_options
-def stop(model: str, session: Session, *, force: bool, grace: float | None) -> None:
-    """Stop MODEL's backend and answer when no process of it is left."""
+def stop(
+    model: str | None, session: Session, *, is_all: bool, force: bool, grace: float | None
+) -> None:
+    """Stop MODEL's backend, or all, and answer when no process of it is left."""
+    if is_all == (model is not None):
+        raise click.UsageError("name a model, or give --all")
     with (
         session.client() as client,
-        Spinner(f"stopping {model}", is_shown=not session.is_json),
+        Spinner(f"stopping {model or 'all backends'}", is_shown=not session.is_json),
     ):
+        if model is None:
+            all_stopped = client.shutdown_all(force=force, grace_seconds=grace)
+            session.write(all_stopped, _all_stopped(all_stopped))
+            if any(one.HasField("error") for one in all_stopped.backends):
+                raise click.exceptions.Exit(ERROR)
+            return
         answer = client.shutdown_backend(model, force=force, grace_seconds=grace)
     session.write(answer, [_stopped(model, answer)])
 
 
 def backend_rows(answer: backend_service_pb2.ListBackendsResponse) -> Iterator[str]:
     """Return the table of the backends."""
-    headings = ("MODEL", "BACKEND", "STATE", "PID", "MEMORY", "CALLS", "LAST USED")
+    headings = ("MODEL", "BACKEND", "STATE", "PID", "MEMORY", "CALLS", "WAITING", "LAST USED")
     rows = [
         (
             one.model,
@@ -115,6 +126,7 @@ def backend_rows(answer: backend_service_pb2.ListBackendsResponse) -> Iterator[s
             str(one.pid) if one.HasField("pid") else UNKNOWN,
             size(one.memory_info.rss if one.HasField("memory_info") else None),
             str(one.in_flight),
+            str(one.waiting),
             since(one.last_used if one.HasField("last_used") else None),
         )
         for one in answer.backends
@@ -212,8 +224,21 @@ def _status_facts(answer: backend_pb2.BackendStatus) -> list[str]:
 
 
 def _stopped(model: str, answer: backend_service_pb2.ShutdownBackendResponse) -> str:
-    freed = size(answer.freed_bytes if answer.HasField("freed_bytes") else None)
-    return (
-        f"{answer.message}: {model}, after {answer.seconds:.1f} s;"
-        f" {freed} freed, {answer.cut_calls} calls cut"
+    return f"{answer.message}: {model}, {_stop_figures(answer)}"
+
+
+def _all_stopped(answer: backend_service_pb2.ShutdownAllResponse) -> Iterator[str]:
+    yield answer.message
+    yield from facts(
+        [
+            (f"{one.model}:", one.error if one.HasField("error") else _stop_figures(one))
+            for one in answer.backends
+        ]
     )
+
+
+def _stop_figures(
+    stop: backend_service_pb2.ShutdownBackendResponse | backend_service_pb2.StoppedBackend,
+) -> str:
+    freed = size(stop.freed_bytes if stop.HasField("freed_bytes") else None)
+    return f"after {stop.seconds:.1f} s; {freed} freed, {stop.cut_calls} calls cut"

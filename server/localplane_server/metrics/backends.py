@@ -14,6 +14,8 @@ from localplane_server.supervision.sampling import TreeSample
 
 LOAD_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0, 600.0)
 """Bounds for how long loads take."""
+WAIT_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0)
+"""Bounds for how long calls wait for their model."""
 
 STATES = tuple(state for state in BackendState if state is not BackendState.STOPPED)
 """States that a backend can be seen in; a stopped one is not there."""
@@ -56,6 +58,33 @@ class BackendMetrics:
             ("model",),
             bounds=LOAD_SECONDS,
         )
+        self.stops = registry.counters(
+            "localplane_backend_stops_total",
+            "Stops of backends that have ended, by what they were for.",
+            ("model", "cause"),
+        )
+        self.cooldowns = registry.counters(
+            "localplane_backend_cooldowns_total",
+            "How often a model was left alone for a while, since it failed again.",
+            ("model",),
+        )
+        self.waits = registry.counters(
+            "localplane_backend_waits_total",
+            "Calls and loads that had to wait for their model to be ready, by how that ended.",
+            ("model", "outcome"),
+        )
+        self.wait_seconds = registry.histograms(
+            "localplane_backend_wait_seconds",
+            "How long calls and loads waited that were admitted in the end.",
+            ("model",),
+            bounds=WAIT_SECONDS,
+        )
+        registry.readings(
+            "localplane_backend_queue_length",
+            "Calls and loads that wait for a model to be ready.",
+            ("model",),
+            read=self._read_waiting,
+        )
         registry.readings(
             "localplane_backends", "Backends by state.", ("state",), read=self._read_counts
         )
@@ -93,6 +122,8 @@ class BackendMetrics:
         bus.listen(events.BackendReady, self._ready)
         bus.listen(events.BackendFailed, self._failed)
         bus.listen(events.BackendStopped, self._stopped)
+        bus.listen(events.BackendCooling, self._cooling)
+        bus.listen(events.WaitEnded, self._waited)
 
     def _ready(self, event: events.BackendReady) -> None:
         self.loads.series(event.model, event.backend, "ok").add()
@@ -106,6 +137,20 @@ class BackendMetrics:
         if event.was_loading:
             self.loads.series(event.model, event.backend, "stopped").add()
 
+        self.stops.series(event.model, event.cause).add()
+
+    def _cooling(self, event: events.BackendCooling) -> None:
+        self.cooldowns.series(event.model).add()
+
+    def _waited(self, event: events.WaitEnded) -> None:
+        self.waits.series(event.model, event.outcome).add()
+        if event.outcome == "admitted":
+            self.wait_seconds.series(event.model).observe(event.seconds)
+
+    def _read_waiting(self) -> Readings:
+        for one in self._snapshots():
+            yield (one.model,), one.waiting
+
     def _read_counts(self) -> Readings:
         counts = Counter(one.state for one in self._snapshots())
         for state in STATES:
@@ -113,6 +158,9 @@ class BackendMetrics:
 
     def _read_states(self) -> Readings:
         for one in self._snapshots():
+            if one.state is BackendState.STOPPED:
+                # It is only waited for.
+                continue
             yield (one.model, one.backend, one.state.value), 1
 
     def _read_in_flight(self) -> Readings:

@@ -55,6 +55,10 @@ class ServiceMetrics:
         self._by_model: Sequence[CountedFamily[Any]] = (
             backends.loads,
             backends.load_seconds,
+            backends.stops,
+            backends.cooldowns,
+            backends.waits,
+            backends.wait_seconds,
             predictions.predictions,
             predictions.tokens,
             predictions.first_token_seconds,

@@ -80,6 +80,8 @@ class ModelConfig:
     """What it is for, in LocalAI's words. Empty: not said."""
     description: str = ""
     """What it is, for people."""
+    pinned: bool = False
+    """Whether it stays loaded, whoever else needs its place."""
     sampling: Sampling = Sampling()
     """How its tokens are sampled where a call does not say."""
     engine: tuple[tuple[str, EngineValue], ...] = ()
@@ -164,6 +166,7 @@ def _configuration(content: Mapping[Any, Any], *, config_file: str) -> ModelConf
         stop=tuple(keys.get("stopwords", _texts, [])),
         use_cases=frozenset(word.lower() for word in keys.get("known_usecases", _texts, [])),
         description=keys.get("description", _text, ""),
+        pinned=keys.get("pinned", _flag, False),
         sampling=Sampling(
             max_tokens=parameters.get("max_tokens", _positive, None),
             temperature=parameters.get("temperature", _number, None),

@@ -9,7 +9,7 @@ from typing import Any
 from localplane.v1 import backend_pb2, backend_service_pb2, backend_service_pb2_grpc
 from localplane_server.errors import InvalidArgumentError
 from localplane_server.models.catalog import ModelCatalog
-from localplane_server.rpc.convert import backend_to_proto, report_to_proto
+from localplane_server.rpc.convert import backend_to_proto, report_to_proto, stops_to_proto
 from localplane_server.rpc.installed_backends import backend_problems, installed_to_proto
 from localplane_server.rpc.pages import page
 from localplane_server.rpc.watches import KINDS, place_of, selection
@@ -105,7 +105,19 @@ class BackendServicer(backend_service_pb2_grpc.BackendServiceServicer):
             cut_calls=report.cut_calls,
         )
 
-    def _grace(self, request: backend_service_pb2.ShutdownBackendRequest) -> float:
+    async def ShutdownAll(
+        self, request: backend_service_pb2.ShutdownAllRequest, context: Any
+    ) -> backend_service_pb2.ShutdownAllResponse:
+        outcomes = await self._scheduler.stop_all(
+            force=request.force, grace_seconds=self._grace(request)
+        )
+        return stops_to_proto(outcomes)
+
+    def _grace(
+        self,
+        request: backend_service_pb2.ShutdownBackendRequest
+        | backend_service_pb2.ShutdownAllRequest,
+    ) -> float:
         if not request.HasField("grace_seconds"):
             return self._grace_seconds
         if not 0 <= request.grace_seconds <= LONGEST_GRACE_SECONDS:

@@ -9,13 +9,20 @@ from typing import Any
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from localplane.v1 import backend_pb2, inference_pb2, model_pb2, resources_pb2
+from localplane.v1 import (
+    backend_pb2,
+    backend_service_pb2,
+    inference_pb2,
+    model_pb2,
+    resources_pb2,
+)
 from localplane_server.errors import InvalidArgumentError
 from localplane_server.models.configuration import ModelConfig, Sampling
 from localplane_server.resources.figures import AcceleratorFigures, Resources, Source, Vendor
 from localplane_server.scheduling import monitor
 from localplane_server.scheduling.actor import BackendSnapshot, BackendState
 from localplane_server.scheduling.monitor import BackendReport
+from localplane_server.scheduling.scheduler import StopOutcome
 from localplane_server.supervision.calls import ChatTurn, ToolCallPiece
 from localplane_server.supervision.sampling import TreeSample
 
@@ -93,6 +100,26 @@ def backend_to_proto(snapshot: BackendSnapshot, sample: TreeSample | None) -> ba
         restarts=snapshot.restarts,
         loaded_at=timestamp(snapshot.loaded_at),
         last_used=timestamp(snapshot.last_used),
+        waiting=snapshot.waiting,
+        cooldown_until=timestamp(snapshot.cooldown_until),
+    )
+
+
+def stops_to_proto(outcomes: Sequence[StopOutcome]) -> backend_service_pb2.ShutdownAllResponse:
+    """Return what came of the stops of all backends."""
+    stopped = sum(1 for one in outcomes if one.report is not None)
+    return backend_service_pb2.ShutdownAllResponse(
+        message=f"{stopped} models stopped" if stopped != 1 else "1 model stopped",
+        backends=[
+            backend_service_pb2.StoppedBackend(
+                model=one.model,
+                seconds=one.report.seconds if one.report else 0.0,
+                freed_bytes=one.report.freed_bytes if one.report else None,
+                cut_calls=one.report.cut_calls if one.report else 0,
+                error=one.error,
+            )
+            for one in outcomes
+        ],
     )
 
 

@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError
 
 from localplane.v1 import options_pb2
 from localplane_server import events
+from localplane_server.deadlines import set_deadline
 from localplane_server.errors import InvalidArgumentError, LocalplaneError, OverdueError
 from localplane_server.rpc.access import ACCESS, Keys, Role
 from localplane_server.rpc.status import INTERNAL, code_of, internal_status, status_of
@@ -168,6 +169,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 if isinstance(request, LocalplaneError):
                     raise request
                 remaining = context.time_remaining()
+                set_deadline(remaining)
                 if remaining is None:
                     return await behaviour(request, context)
                 async with asyncio.timeout(remaining):
@@ -187,6 +189,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._keys.check(note.authorization, role)
                 if isinstance(request, LocalplaneError):
                     raise request
+                set_deadline(context.time_remaining())
                 # No timeout here: it would fire inside whatever the reader does between two messages. The library
                 # itself ends an overdue stream, and the in-process channel does so where it reads.
                 async with aclosing(behaviour(request, context)) as messages:

@@ -13,6 +13,7 @@ from localplane_server.p2p.network import Network
 from localplane_server.rpc.access import Keys, Role
 from localplane_server.rpc.convert import backend_to_proto, model_to_proto
 from localplane_server.rpc.installed_backends import installed_to_proto
+from localplane_server.scheduling.actor import BackendState
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
 from localplane_server.supervision.programs import BackendPrograms
@@ -106,6 +107,9 @@ class Summaries:
             field.SetInParent()
         summary.loaded_models.SetInParent()
         for one in self._scheduler.snapshots():
+            if one.state is BackendState.STOPPED:
+                # It is only waited for.
+                continue
             backend = backend_to_proto(one, self._monitor.last_sample(one))
             summary.loaded_models.by_model[one.model].CopyFrom(backend)
         summary.installed_backends.SetInParent()

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from localplane_server import events
@@ -20,8 +20,10 @@ from localplane_server.errors import (
     LoadFailedError,
     LocalplaneError,
     ModelNotLoadedError,
+    NotReadyError,
 )
 from localplane_server.models.configuration import ModelConfig
+from localplane_server.scheduling.causes import StopCause
 from localplane_server.supervision.backend_client import BackendClient
 from localplane_server.supervision.running import DEATH_SECONDS, RunningBackend
 
@@ -29,8 +31,19 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_CUTS = {
+    StopCause.REQUEST: "was stopped",
+    StopCause.CAPACITY: "had to go for another model",
+    StopCause.MEMORY: "had to go for want of memory",
+    StopCause.IDLE: "was not used for long",
+    StopCause.BUSY: "worked for longer than the busy limit allows, and no call came to its end",
+    StopCause.SHUTDOWN: "was stopped with the service",
+}
+"""What became of a model, for those whose calls that cut."""
 RETRY_SECONDS = 1.0
 """When a call that was refused because of a stop may come again."""
+SWEEP_SECONDS = 2.0
+"""How long what a dead backend left behind may take to end before it is killed."""
 
 
 class BackendState(enum.Enum):
@@ -67,6 +80,10 @@ class BackendSnapshot:
     """When the model became ready. None when it is not loaded."""
     last_used: datetime | None
     """When the last call ended."""
+    waiting: int = 0
+    """Calls and loads that wait for it to be ready."""
+    cooldown_until: datetime | None = None
+    """Until when calls do not load it, since it failed again and again. None when they do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +111,31 @@ class StartBackend(Protocol):
         """
 
 
+class LifeListener(Protocol):
+    """Hears at once of every turn that the life of a model's backend takes."""
+
+    def answers(self, model: str) -> None:
+        """Hear that the program answers and begins to load the model."""
+
+    def ready(self, model: str) -> None:
+        """Hear that the model is loaded."""
+
+    def load_ended(self, model: str, error: LocalplaneError, *, is_failure: bool) -> None:
+        """Hear that a load ended badly.
+
+        Args:
+            model: Name of the model.
+            error: Why.
+            is_failure: Whether the model or its backend failed, rather than the service.
+        """
+
+    def died(self, model: str) -> None:
+        """Hear that the process of a loaded model ended by itself. `gone` follows."""
+
+    def gone(self, model: str) -> None:
+        """Hear that nothing is left of a backend that was stopped or died."""
+
+
 class RunTask(Protocol):
     """Runs a coroutine in a task that no caller can cancel."""
 
@@ -105,14 +147,22 @@ class ModelActor:
     """The backend of one model.
 
     Everything that changes the backend runs in tasks of the actor's own; callers wait for them and may go away.
-    No lock is needed: state changes between two awaits, on one event loop.
+    No lock is needed: state changes between two awaits, on one event loop. Whether and when it loads or stops is for
+    others to decide.
     """
 
     def __init__(
-        self, model: ModelConfig, *, start: StartBackend, run: RunTask, bus: events.Events
+        self,
+        model: ModelConfig,
+        *,
+        start: StartBackend,
+        run: RunTask,
+        bus: events.Events,
+        listener: LifeListener,
     ) -> None:
         self.model = model
         self._start = start
+        self._listener = listener
         self._run = run
         self._events = bus
         self._change = events.BackendChanged(model=model.name)
@@ -120,12 +170,13 @@ class ModelActor:
         self._state = BackendState.STOPPED
         self._backend: RunningBackend | None = None
         self._load: asyncio.Task[LocalplaneError | None] | None = None
+        self._given_up_after: float | None = None
         self._stop: asyncio.Task[StopReport] | None = None
+        self._cause = StopCause.REQUEST
         self._drain_until = 0.0
         self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._is_closed = False
         self._end_seconds: float | None = None
         self._in_flight = 0
         self._failed_before = False
@@ -133,6 +184,8 @@ class ModelActor:
         self._last_error: str | None = None
         self._loaded_at: datetime | None = None
         self._last_used: datetime | None = None
+        self._cooldown_until: datetime | None = None
+        self._waiting = 0
 
     # What others see
 
@@ -148,8 +201,21 @@ class ModelActor:
         """The running backend, or None."""
         return self._backend
 
+    @property
+    def waiting(self) -> int:
+        """Calls and loads that wait for it to be ready, as the scheduler counts them."""
+        return self._waiting
+
+    @waiting.setter
+    def waiting(self, count: int) -> None:
+        if count != self._waiting:
+            self._waiting = count
+            self._events.emit(self._calls_change)
+
     def snapshot(self) -> BackendSnapshot:
         """Return what is known of the backend now."""
+        if self._cooldown_until is not None and self._cooldown_until <= datetime.now(UTC):
+            self._cooldown_until = None
         return BackendSnapshot(
             model=self.model.name,
             backend=self.model.backend,
@@ -160,80 +226,77 @@ class ModelActor:
             restarts=self._restarts,
             loaded_at=self._loaded_at,
             last_used=self._last_used,
+            waiting=self._waiting,
+            cooldown_until=self._cooldown_until,
         )
 
     # Loading
 
     def begin_load(self, model: ModelConfig) -> None:
-        """Begin to load the model if nothing is there; a stopped one takes the configuration given.
-
-        Raises:
-            DrainingError: If the actor was closed.
-        """
-        if self._is_closed:
-            raise DrainingError("the service is being stopped")
-        if self._load is None and self._state in (BackendState.STOPPED, BackendState.FAILED):
-            self.model = model
-            self._restarts += self._failed_before
-            self._failed_before = False
-            self._state = BackendState.STARTING
-            self._load = self._run(self._run_load())
-            self._events.emit(self._change)
-
-    async def load(self, model: ModelConfig) -> None:
-        """Return once the model is ready; concurrent callers share one load, which outlives them.
-
-        A stop that is under way is waited for, then the model is loaded again.
-
-        Raises:
-            LocalplaneError: If the load fails.
-        """
-        while self._stop is not None:
-            await asyncio.wait((self._stop,))
-        if self._state is BackendState.READY:
-            return
-        self.begin_load(model)
-        load = self._load
-        if load is None:
+        """Begin to load a model; there must be no backend."""
+        if self._load is not None or self._stop is not None or self._backend is not None:
             raise RuntimeError(self._state)
-        await asyncio.wait((load,))
-        # The outcome of the very load that was waited for: another may have begun meanwhile.
-        error = load.result()
-        if error is not None:
-            raise error
+        self.model = model
+        self._restarts += self._failed_before
+        self._failed_before = False
+        self._given_up_after = None
+        self._state = BackendState.STARTING
+        self._load = self._run(self._run_load())
+        self._events.emit(self._change)
 
-    async def _run_load(self) -> LocalplaneError | None:
-        """Load the model, and return why it failed or None."""
+    def give_up_load(self, seconds: float) -> None:
+        """End a load that has gone on for so many seconds, as one that failed."""
+        if self._load is not None and self._stop is None:
+            self._given_up_after = seconds
+            self._load.cancel()
+
+    def cool_down(self, seconds: float, failures: int) -> None:
+        """Tell that calls do not load the model for a while, since it failed so often in a row."""
+        self._cooldown_until = datetime.now(UTC) + timedelta(seconds=seconds)
+        self._events.emit(self._change)
+        self._events.emit(
+            events.BackendCooling(
+                model=self.model.name,
+                backend=self.model.backend,
+                seconds=seconds,
+                failures=failures,
+            )
+        )
+
+    async def _run_load(self) -> None:
         began = time.monotonic()
         try:
-            backend = await self._start(self.model, self._started)
-        except FailedPreconditionError as error:
-            # Nothing was started: what is missing is missing from the service, not from this backend.
-            self._state = BackendState.STOPPED
-            self._events.emit(self._change)
-            return error
-        except LocalplaneError as error:
-            self._failed(error.message, was_loading=True)
-            return error
-        except asyncio.CancelledError:
-            # Only a stop cancels a load; it goes on from here.
-            return DrainingError(
-                f"model {self.model.name} was stopped while it was loading",
-                retry_after_seconds=RETRY_SECONDS,
-                model=self.model.name,
-            )
-        except Exception:
-            log.exception("a load failed", extra={"model": self.model.name})
-            failed = LoadFailedError(
-                f"cannot load model {self.model.name}: internal error", model=self.model.name
-            )
-            self._failed(failed.message)
-            return failed
+            outcome = await self._outcome_of_load()
         finally:
             self._load = None
+        if self._stop is not None or outcome is None:
+            # A stop ended the load, and goes on from here.
+            return
+        if isinstance(outcome, LocalplaneError):
+            self._load_failed(outcome)
+        else:
+            self._loaded(outcome, time.monotonic() - began)
+
+    async def _outcome_of_load(self) -> RunningBackend | LocalplaneError | None:
+        """Return what was loaded, or why nothing was, or None when the load was cancelled."""
+        try:
+            return await self._start(self.model, self._started)
+        except asyncio.CancelledError:
+            if self._given_up_after is None or self._stop is not None:
+                return None
+            return await self._overdue(self._given_up_after)
+        except LocalplaneError as error:
+            return error
+        except Exception:
+            log.exception("a load failed", extra={"model": self.model.name})
+            message = f"cannot load model {self.model.name}: internal error"
+            return LoadFailedError(message, model=self.model.name)
+
+    def _loaded(self, backend: RunningBackend, seconds: float) -> None:
         self._backend = backend
         self._state = BackendState.READY
         self._last_error = None
+        self._cooldown_until = None
         self._loaded_at = datetime.now(UTC)
         backend.exited.add_done_callback(lambda _: self._exited(backend))
         self._events.emit(self._change)
@@ -242,15 +305,35 @@ class ModelActor:
                 model=self.model.name,
                 backend=self.model.backend,
                 pid=backend.pid,
-                seconds=time.monotonic() - began,
+                seconds=seconds,
             )
         )
-        return None
+        self._listener.ready(self.model.name)
 
     def _started(self, backend: RunningBackend) -> None:
         self._backend = backend
         self._state = BackendState.LOADING
         self._events.emit(self._change)
+        self._listener.answers(self.model.name)
+
+    async def _overdue(self, seconds: float) -> LoadFailedError:
+        cause = f"nothing of it moved for {seconds:g} s, or it took too long altogether"
+        if self._backend is not None:
+            return await self._backend.load_error(cause)
+        return LoadFailedError(
+            f"cannot load model {self.model.name}: {cause}", model=self.model.name
+        )
+
+    def _load_failed(self, error: LocalplaneError) -> None:
+        self._backend = None
+        if isinstance(error, FailedPreconditionError):
+            # Nothing was started: what is missing is missing from the service, not from this backend.
+            self._state = BackendState.STOPPED
+            self._events.emit(self._change)
+        else:
+            self._failed(error.message, was_loading=True)
+        is_failure = not isinstance(error, FailedPreconditionError | NotReadyError)
+        self._listener.load_ended(self.model.name, error, is_failure=is_failure)
 
     def _failed(self, message: str, *, was_loading: bool = False) -> None:
         self._state = BackendState.FAILED
@@ -272,16 +355,19 @@ class ModelActor:
         if self._backend is backend and self._state is BackendState.READY:
             self._failed(backend.ended())
             self._run(self._sweep(backend))
+            self._listener.died(self.model.name)
 
     async def _sweep(self, backend: RunningBackend) -> None:
         """End what a backend that died left behind, and say why it died."""
         message = self._last_error
-        lines = await backend.log_lines()
-        # Unless it has failed once more meanwhile, for another cause.
-        if lines and message is not None and self._last_error is message:
-            self._last_error = f"{message}; last lines of its log: {' | '.join(lines)}"
-            self._events.emit(self._change)
-        await backend.stop(free=False)
+        try:
+            lines = await backend.log_lines()
+            if lines:
+                self._last_error = f"{message}; last lines of its log: {' | '.join(lines)}"
+                self._events.emit(self._change)
+            await backend.stop(free=False, within_seconds=SWEEP_SECONDS)
+        finally:
+            self._listener.gone(self.model.name)
 
     # Calls
 
@@ -326,10 +412,8 @@ class ModelActor:
 
     async def _gone(self, backend: RunningBackend, error: BackendGoneError) -> LocalplaneError:
         if backend.is_stopping:
-            return BackendGoneError(
-                f"the call was cut because model {self.model.name} was stopped",
-                model=self.model.name,
-            )
+            message = f"the call was cut because model {self.model.name} {_CUTS[self._cause]}"
+            return BackendGoneError(message, model=self.model.name)
         # The connection breaks a moment before the process is seen to end.
         await backend.wait_for_end(DEATH_SECONDS)
         if not backend.exited.done():
@@ -347,10 +431,23 @@ class ModelActor:
 
     # Stopping
 
-    async def stop(self, *, force: bool, grace_seconds: float) -> StopReport:
-        """Stop the backend and return once no process of it is left.
+    async def stop(
+        self, *, force: bool, grace_seconds: float, cause: StopCause = StopCause.REQUEST
+    ) -> StopReport:
+        """Stop the backend and return once no process of it is left; see `begin_stop`.
 
-        Callers share one stop; the shortest of their grace periods counts. A caller that goes away does not cancel it.
+        A caller that goes away does not cancel it.
+        """
+        stop = self.begin_stop(force=force, grace_seconds=grace_seconds, cause=cause)
+        await asyncio.wait((stop,))
+        return stop.result()
+
+    def begin_stop(
+        self, *, force: bool, grace_seconds: float, cause: StopCause
+    ) -> asyncio.Task[StopReport]:
+        """Begin to stop the backend. From now on no call is admitted.
+
+        Callers share one stop; the shortest of their grace periods counts, and the last of the causes.
 
         Raises:
             ModelNotLoadedError: If there is nothing to stop.
@@ -360,28 +457,25 @@ class ModelActor:
             if self._state in (BackendState.STOPPED, BackendState.FAILED):
                 raise ModelNotLoadedError(self.model.name)
             self._drain_until = until
-            # Before the task runs: from now on no call is admitted.
             self._state = BackendState.STOPPING
             self._stop = self._run(self._run_stop())
             self._events.emit(self._change)
         elif until < self._drain_until:
             self._drain_until = until
             self._hurry.set()
-        stop = self._stop
-        await asyncio.wait((stop,))
-        return stop.result()
+        self._cause = cause
+        return self._stop
 
     async def close(self, *, grace_seconds: float, end_seconds: float) -> None:
-        """Admit no load any more, and stop the backend if there is one.
+        """Stop the backend if there is one.
 
         Args:
             grace_seconds: How long calls in flight may still run.
             end_seconds: How long the backend may take to end after that, before it is killed.
         """
-        self._is_closed = True
         self._end_seconds = end_seconds
         if self._state not in (BackendState.STOPPED, BackendState.FAILED):
-            await self.stop(force=False, grace_seconds=grace_seconds)
+            await self.stop(force=False, grace_seconds=grace_seconds, cause=StopCause.SHUTDOWN)
 
     async def _run_stop(self) -> StopReport:
         began = time.monotonic()
@@ -405,16 +499,18 @@ class ModelActor:
             self._state = BackendState.STOPPED
             self._stop = None
             self._events.emit(self._change)
-        seconds = time.monotonic() - began
-        self._events.emit(
-            events.BackendStopped(
-                model=self.model.name,
-                backend=self.model.backend,
-                seconds=seconds,
-                cut_calls=cut,
-                was_loading=was_loading,
+            seconds = time.monotonic() - began
+            self._events.emit(
+                events.BackendStopped(
+                    model=self.model.name,
+                    backend=self.model.backend,
+                    seconds=seconds,
+                    cut_calls=cut,
+                    was_loading=was_loading,
+                    cause=self._cause.value,
+                )
             )
-        )
+            self._listener.gone(self.model.name)
         return StopReport(seconds=seconds, freed_bytes=freed, cut_calls=cut)
 
     async def _drain(self) -> None:

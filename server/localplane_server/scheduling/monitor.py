@@ -148,6 +148,10 @@ class Monitor:
         table = await asyncio.to_thread(process_table.snapshot)
         trees = {one.pid: one.tree_in(table) for one in backends if one.pid is not None}
         self._samples.update(await self._sampler.sample(trees))
+        for actor in self._scheduler.actors():
+            sample = self.last_sample(actor.snapshot())
+            if sample is not None:
+                self._scheduler.note_memory(actor.model.name, sample.rss_bytes)
 
     async def _probe(self, backend: RunningBackend) -> None:
         is_well = await backend.client.health(PROBE_SECONDS)

@@ -42,13 +42,11 @@ class BackendStarter:
         programs: BackendPrograms,
         *,
         models_path: Path,
-        load_timeout_seconds: float,
     ) -> None:
         self._launcher = launcher
         self._servers = servers
         self._programs = programs
         self._models_path = models_path
-        self._load_timeout_seconds = load_timeout_seconds
 
     async def __call__(
         self, model: ModelConfig, on_started: Callable[[RunningBackend], None]
@@ -58,13 +56,16 @@ class BackendStarter:
         backend = await self._begin(model.name, choice)
         on_started(backend)
         try:
-            await backend.load(
-                self._load_options(model, choice), timeout_seconds=self._load_timeout_seconds
-            )
+            await backend.load(self._load_options(model, choice))
         except BaseException:
             await completed(backend.stop(free=False))
             raise
         return backend
+
+    def is_elsewhere(self, model: ModelConfig) -> bool:
+        """Whether the model is held by a server that others run."""
+        choice = self._programs.get(model.backend)
+        return choice is not None and isinstance(choice.backend, ExternalServer)
 
     async def _begin(self, model: str, choice: Choice) -> RunningBackend:
         if isinstance(choice.backend, ExternalServer):

@@ -90,10 +90,10 @@ class ExternalBackend(RunningBackend):
         """Notice from now on when the server is lost."""
         self._watch = asyncio.get_running_loop().create_task(self._watch_connection())
 
-    async def load(self, options: LoadOptions, *, timeout_seconds: float) -> None:
+    async def load(self, options: LoadOptions) -> None:
         """Load the model, as every running backend."""
         self._was_asked_to_load = True
-        await super().load(options, timeout_seconds=timeout_seconds)
+        await super().load(options)
 
     async def stop(
         self, *, free: bool = True, cut_calls: bool = False, within_seconds: float | None = None

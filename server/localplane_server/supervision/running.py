@@ -83,24 +83,18 @@ class RunningBackend(ABC):
                 and to end by itself.
         """
 
-    async def load(self, options: LoadOptions, *, timeout_seconds: float) -> None:
-        """Load the model.
+    async def load(self, options: LoadOptions) -> None:
+        """Load the model, however long that takes.
 
         Raises:
-            LoadFailedError: If the backend refuses, does not answer in time, or ends meanwhile. The message carries
-                the cause and the last lines of the log.
+            LoadFailedError: If the backend refuses, or ends meanwhile. The message carries the cause and the last
+                lines of the log.
         """
         loading = asyncio.ensure_future(self.client.load(options))
         try:
-            await asyncio.wait(
-                (loading, self.exited),
-                timeout=timeout_seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            await asyncio.wait((loading, self.exited), return_when=asyncio.FIRST_COMPLETED)
             if self.exited.done():
                 raise await self.load_error(self.ended())
-            if not loading.done():
-                raise await self.load_error(f"not loaded within {timeout_seconds:g} s")
             try:
                 await loading
             except BackendGoneError as error:

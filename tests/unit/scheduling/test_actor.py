@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,71 +16,41 @@ from localplane_server.errors import (
     LoadFailedError,
     LocalplaneError,
     ModelNotLoadedError,
+    NotReadyError,
 )
 from localplane_server.models.configuration import ModelConfig
 from localplane_server.scheduling.actor import BackendState, ModelActor, StopReport
+from localplane_server.scheduling.causes import StopCause
 from localplane_server.scheduling.tasks import DetachedTasks
+from unit.scheduling.fake_backends import FakeBackend, FakeStart, settle
 
 MODEL = ModelConfig(name="m", backend="fake")
 
 
-class FakeBackend:
-    """A backend of which tests decide when it stops and when it dies."""
-
-    pid = 7
+class Told:
+    """What the actor told of its life, in order."""
 
     def __init__(self) -> None:
-        self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.client = object()
-        self.may_stop = asyncio.Event()
-        self.may_stop.set()
-        self.is_stopping = False
-        self.stops: list[bool] = []
+        self.turns: list[str] = []
+        self.errors: list[LocalplaneError] = []
+        self.failures: list[bool] = []
 
-    async def stop(
-        self, *, free: bool = True, cut_calls: bool = False, within_seconds: float | None = None
-    ) -> int:
-        self.is_stopping = True
-        self.stops.append(free)
-        await self.may_stop.wait()
-        return 1000
+    def answers(self, model: str) -> None:
+        self.turns.append("answers")
 
-    async def wait_for_end(self, seconds: float) -> None:
-        await asyncio.wait((self.exited,), timeout=seconds)
+    def ready(self, model: str) -> None:
+        self.turns.append("ready")
 
-    def ended(self) -> str:
-        return f"the backend ended with {self.exited.result()}"
+    def load_ended(self, model: str, error: LocalplaneError, *, is_failure: bool) -> None:
+        self.turns.append("load_ended")
+        self.errors.append(error)
+        self.failures.append(is_failure)
 
-    async def log_lines(self) -> list[str]:
-        return ["last words"]
+    def died(self, model: str) -> None:
+        self.turns.append("died")
 
-
-class FakeStart:
-    """Starts backends when the test lets it."""
-
-    def __init__(self) -> None:
-        self.may_finish = asyncio.Event()
-        self.may_finish.set()
-        self.error: LocalplaneError | None = None
-        self.fault: Exception | None = None
-        self.backends: list[FakeBackend] = []
-
-    async def __call__(self, model: ModelConfig, on_started: Callable[[Any], None]) -> Any:
-        if isinstance(self.error, BackendNotInstalledError):
-            raise self.error
-        backend = FakeBackend()
-        self.backends.append(backend)
-        on_started(backend)
-        try:
-            await self.may_finish.wait()
-            if self.fault is not None:
-                raise self.fault
-            if self.error is not None:
-                raise self.error
-        except BaseException:
-            await backend.stop(free=False)
-            raise
-        return backend
+    def gone(self, model: str) -> None:
+        self.turns.append("gone")
 
 
 class Stage:
@@ -90,7 +60,10 @@ class Stage:
         self.start = FakeStart()
         self.bus = events.Events()
         self.detached = DetachedTasks()
-        self.actor = ModelActor(MODEL, start=self.start, run=self.detached, bus=self.bus)
+        self.told = Told()
+        self.actor = ModelActor(
+            MODEL, start=self.start, run=self.detached, bus=self.bus, listener=self.told
+        )
         self.heard: list[Any] = []
         for kind in (events.BackendReady, events.BackendFailed, events.BackendStopped):
             self.bus.listen(kind, self.heard.append)
@@ -100,11 +73,15 @@ class Stage:
         return self.start.backends[-1]
 
     async def load(self) -> None:
-        await self.actor.load(MODEL)
+        """Load and wait for the outcome."""
+        self.actor.begin_load(MODEL)
+        await settle()
 
     async def stop(self, **options: Any) -> StopReport:
         return await self.actor.stop(
-            force=options.get("force", False), grace_seconds=options.get("grace_seconds", 60.0)
+            force=options.get("force", False),
+            grace_seconds=options.get("grace_seconds", 60.0),
+            cause=options.get("cause", StopCause.REQUEST),
         )
 
 
@@ -113,12 +90,6 @@ async def stage() -> AsyncIterator[Stage]:
     stage = Stage()
     yield stage
     await stage.detached.close()
-
-
-async def settle() -> None:
-    """Let everything run that can run."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 class TestLoad:
@@ -141,25 +112,13 @@ class TestLoad:
             BackendState.READY,
         ] == seen
 
-    async def test_many_callers_one_load(self, stage: Stage) -> None:
-        """Whoever comes meanwhile waits for the same load; one who goes away does not end it."""
-        stage.start.may_finish.clear()
-        loads = [asyncio.create_task(stage.load()) for _ in range(5)]
-        await settle()
-        loads[0].cancel()
-        await settle()
-        stage.start.may_finish.set()
-        outcomes = await asyncio.gather(*loads, return_exceptions=True)
-
-        assert 1 == len(stage.start.backends)
-        assert isinstance(outcomes[0], asyncio.CancelledError)
-        assert [None] * 4 == outcomes[1:]
-
-    async def test_failure_reaches_all_and_the_next_tries_again(self, stage: Stage) -> None:
-        """Everybody who waited hears it; whoever comes later gets a new start, counted as a restart."""
+    async def test_failure_is_told_and_the_next_load_counts_as_a_restart(
+        self, stage: Stage
+    ) -> None:
+        """The listener hears why; a later load that works forgets it."""
         stage.start.error = LoadFailedError("no", model="m")
-        outcomes = await asyncio.gather(stage.load(), stage.load(), return_exceptions=True)
-        assert [stage.start.error] * 2 == list(outcomes)
+        await stage.load()
+        assert ([stage.start.error], [True]) == (stage.told.errors, stage.told.failures)
         assert (BackendState.FAILED, "no") == (
             stage.actor.state,
             stage.actor.snapshot().last_error,
@@ -178,8 +137,8 @@ class TestLoad:
     async def test_fault_of_ours(self, stage: Stage) -> None:
         """An error that nobody foresaw fails the load; it does not look loaded, and the next load works."""
         stage.start.fault = ValueError("a secret")
-        with pytest.raises(LoadFailedError, match="internal error"):
-            await stage.load()
+        await stage.load()
+        assert ["cannot load model m: internal error"] == [one.message for one in stage.told.errors]
         assert "failed" == stage.actor.state.value
 
         stage.start.fault = None
@@ -187,40 +146,51 @@ class TestLoad:
 
         assert "ready" == stage.actor.state.value
 
-    async def test_outcome_is_of_the_load_that_was_waited_for(self, stage: Stage) -> None:
-        """Somebody who begins the next load meanwhile does not make the failed one a success."""
-        stage.start.error = LoadFailedError("no", model="m")
-        loading = asyncio.create_task(stage.load())
-        stage.bus.listen(events.BackendFailed, lambda _: self._again(stage))
-        with pytest.raises(LoadFailedError, match="no"):
-            await loading
+    @pytest.mark.parametrize(
+        ("error", "state"),
+        [
+            (BackendNotInstalledError("x", "m"), BackendState.STOPPED),
+            (NotReadyError("the keeper is gone"), BackendState.FAILED),
+        ],
+    )
+    async def test_what_is_wrong_with_the_service_is_no_failure_of_the_model(
+        self, stage: Stage, error: LocalplaneError, state: BackendState
+    ) -> None:
+        """What is not installed was not started; a keeper that is gone says nothing of the model."""
+        stage.start.error = error
+        await stage.load()
 
-    def _again(self, stage: Stage) -> None:
-        stage.start.error = None
-        stage.detached(asyncio.sleep(0))
-        asyncio.get_running_loop().call_soon(stage.actor.begin_load, MODEL)
+        assert (state, [error], [False]) == (
+            stage.actor.state,
+            stage.told.errors,
+            stage.told.failures,
+        )
 
-    async def test_none_after_close(self, stage: Stage) -> None:
-        """Who waited for a stop to load again is refused once the service stops."""
+    async def test_given_up(self, stage: Stage) -> None:
+        """A load that is given up leaves nothing, and is one that failed."""
+        stage.start.may_finish.clear()
+        await stage.load()
+        stage.actor.give_up_load(120.0)
+        await settle()
+
+        assert (BackendState.FAILED, [True]) == (stage.actor.state, stage.told.failures)
+        assert "120 s" in stage.told.errors[0].message
+        assert [False] == stage.backend.stops
+
+    async def test_stopped_while_it_is_given_up(self, stage: Stage) -> None:
+        """The stop has the last word."""
+        stage.start.may_finish.clear()
         await stage.load()
         stage.backend.may_stop.clear()
-        closing = asyncio.create_task(stage.actor.close(grace_seconds=0.0, end_seconds=1.0))
+        stage.actor.give_up_load(120.0)
         await settle()
-        loading = asyncio.create_task(stage.load())
+        stopping = asyncio.create_task(stage.stop())
         await settle()
         stage.backend.may_stop.set()
-        await closing
+        await stopping
 
-        with pytest.raises(DrainingError):
-            await loading
-
-    async def test_what_is_not_installed_is_no_failed_backend(self, stage: Stage) -> None:
-        """Nothing was started, so nothing has failed."""
-        stage.start.error = BackendNotInstalledError("x", "m")
-        with pytest.raises(BackendNotInstalledError):
-            await stage.load()
-
-        assert (BackendState.STOPPED, []) == (stage.actor.state, stage.heard)
+        assert BackendState.STOPPED is stage.actor.state
+        assert ["answers", "gone"] == stage.told.turns
 
 
 class TestLease:
@@ -342,30 +312,24 @@ class TestStop:
         assert BackendState.STOPPED is stage.actor.state
 
     async def test_during_a_load(self, stage: Stage) -> None:
-        """The load ends, who waited for it is told, and nothing is left."""
+        """The load ends, and nothing is left."""
         stage.start.may_finish.clear()
-        loading = asyncio.create_task(stage.load())
-        await settle()
+        await stage.load()
         await stage.stop()
 
-        with pytest.raises(DrainingError):
-            await loading
+        assert ["answers", "gone"] == stage.told.turns
         assert (BackendState.STOPPED, [False]) == (stage.actor.state, stage.backend.stops)
 
-    async def test_load_during_a_stop(self, stage: Stage) -> None:
-        """Who asks for the model while it stops gets it again once it has stopped."""
+    async def test_cause_is_told_to_the_calls_that_are_cut(self, stage: Stage) -> None:
+        """A call learns that its backend was stopped for being busy too long."""
         await stage.load()
-        first = stage.backend
-        first.may_stop.clear()
-        stopping = asyncio.create_task(stage.stop())
-        await settle()
-        loading = asyncio.create_task(stage.load())
-        await settle()
-        first.may_stop.set()
-        await asyncio.gather(stopping, loading)
+        with pytest.raises(BackendGoneError, match="busy limit"):  # noqa: PT012
+            async with stage.actor.lease():
+                await stage.stop(force=True, cause=StopCause.BUSY)
+                raise BackendGoneError("connection reset", model="m")
 
-        assert BackendState.READY is stage.actor.state
-        assert first is not stage.backend
+        stopped = stage.heard[-1]
+        assert ("busy", 1) == (stopped.cause, stopped.cut_calls)
 
     async def test_events(self, stage: Stage) -> None:
         """Each turn of a life is told once."""
@@ -377,8 +341,7 @@ class TestStop:
     async def test_events_of_a_load(self, stage: Stage) -> None:
         """A load that fails or is stopped is told apart from a backend that ends later."""
         stage.start.error = LoadFailedError("no", model="m")
-        with pytest.raises(LoadFailedError):
-            await stage.load()
+        await stage.load()
         stage.start.error = None
         await stage.load()
         stage.backend.exited.set_result("exit code 1")

@@ -33,7 +33,7 @@ class FakeBackend:
     def __init__(self) -> None:
         self.options: LoadOptions | None = None
 
-    async def load(self, options: LoadOptions, *, timeout_seconds: float) -> None:
+    async def load(self, options: LoadOptions) -> None:
         self.options = options
 
 
@@ -56,9 +56,7 @@ class Everywhere:
 async def started(model: ModelConfig) -> tuple[Everywhere, LoadOptions]:
     everywhere: Any = Everywhere()
     programs = BackendPrograms([OURS, TRANSFORMERS, GPU, FAR, LACKING])
-    start = BackendStarter(
-        everywhere, everywhere, programs, models_path=MODELS, load_timeout_seconds=1
-    )
+    start = BackendStarter(everywhere, everywhere, programs, models_path=MODELS)
     await start(model, lambda _backend: None)
     assert everywhere.backend.options is not None
     return everywhere, everywhere.backend.options
