@@ -34,7 +34,7 @@ from backends.openai_program import (
     until,
     until_ready,
 )
-from backends.processes import free_port
+from backends.processes import deaf_port
 from localplane.localai import backend_pb2
 
 Code = grpc.StatusCode
@@ -160,8 +160,9 @@ class TestFaults:
 
     async def test_nobody_there(self, tmp_path: Path) -> None:
         """A server that is not there fails the load; one that goes away fails the calls and the health."""
-        async with backend(tmp_path, url=f"http://127.0.0.1:{free_port()}") as one:
-            result = await one.load()
+        with deaf_port() as port:
+            async with backend(tmp_path, url=f"http://127.0.0.1:{port}") as one:
+                result = await one.load()
             assert not result.success
             assert "gpu: cannot load far: the server cannot be reached: Connection refused" == (
                 result.message
