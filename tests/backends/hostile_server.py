@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,7 +104,9 @@ class Hostile:
 
 
 @contextlib.asynccontextmanager
-async def hostile(**answers: Answer) -> AsyncGenerator[Hostile]:
+async def hostile(
+    *, tls: ssl.SSLContext | None = None, **answers: Answer
+) -> AsyncGenerator[Hostile]:
     """Run a server for as long as the context is open.
 
     It is healthy and lists one model, `far`, unless told otherwise. `chat` and the like name their routes.
@@ -114,9 +117,9 @@ async def hostile(**answers: Answer) -> AsyncGenerator[Hostile]:
         "/v1/models": as_json(MODELS),
         **{ROUTES[name]: answer for name, answer in answers.items()},
     }
-    listener = await asyncio.start_server(server._serve, "127.0.0.1", 0)
+    listener = await asyncio.start_server(server._serve, "127.0.0.1", 0, ssl=tls)
     host, port = listener.sockets[0].getsockname()[:2]
-    server.url = f"http://{host}:{port}"
+    server.url = f"{'https' if tls else 'http'}://{host}:{port}"
     try:
         yield server
     finally:

@@ -95,6 +95,14 @@ def llama_server(
         process.wait()
 
 
+@contextlib.contextmanager
+def deaf_port() -> Iterator[int]:
+    """Hold a port on which nobody listens, nor can, for as long as the context is open."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
 def free_port() -> int:
     """Return a port that nobody has at the moment."""
     with socket.socket() as probe:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from backends.processes import COMMAND, free_port, llama_server
+from backends.processes import COMMAND, deaf_port, llama_server
 from contract.test_inference_service import chat, fails, stream
 from contract.transports import Transport
 from localplane.v1 import inference_service_pb2 as pb
@@ -73,7 +73,7 @@ def prepare(request: pytest.FixtureRequest, data_dir: Path) -> Iterator[dict[str
     moody = ThreadingHTTPServer(("127.0.0.1", 0), Moody)
     threading.Thread(target=moody.serve_forever, daemon=True).start()
     os.environ[KEY_VARIABLE] = KEY_OF_SERVER
-    with llama_server(tiny, data_dir, LLAMA_API_KEY=KEY_OF_SERVER) as url:
+    with llama_server(tiny, data_dir, LLAMA_API_KEY=KEY_OF_SERVER) as url, deaf_port() as deaf:
         URL["far"] = url
         file = data_dir / "settings.yaml"
         registered = {
@@ -81,7 +81,7 @@ def prepare(request: pytest.FixtureRequest, data_dir: Path) -> Iterator[dict[str
             "near": {"command": list(COMMAND), "env": {"LLAMA_API_KEY": "{api_key}"}},
             "near-vectors": {"command": [*COMMAND, "--embeddings"]},
             "moody": f"http://127.0.0.1:{moody.server_port}",
-            "nowhere": f"http://127.0.0.1:{free_port()}",
+            "nowhere": f"http://127.0.0.1:{deaf}",
         }
         file.write_text(json.dumps({"openai_backends": registered}))
         yield {"openai_backends": load_settings({}, {}, file).openai_backends}

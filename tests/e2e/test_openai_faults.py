@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import ssl
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,7 @@ from backends.openai_program import (
     until,
     until_ready,
 )
-from backends.processes import free_port
+from backends.processes import deaf_port
 from localplane.localai import backend_pb2
 
 Code = grpc.StatusCode
@@ -160,8 +163,9 @@ class TestFaults:
 
     async def test_nobody_there(self, tmp_path: Path) -> None:
         """A server that is not there fails the load; one that goes away fails the calls and the health."""
-        async with backend(tmp_path, url=f"http://127.0.0.1:{free_port()}") as one:
-            result = await one.load()
+        with deaf_port() as port:
+            async with backend(tmp_path, url=f"http://127.0.0.1:{port}") as one:
+                result = await one.load()
             assert not result.success
             assert "gpu: cannot load far: the server cannot be reached: Connection refused" == (
                 result.message
@@ -261,3 +265,41 @@ class TestSecrets:
             # This proxy knows no host but itself; that it was asked is enough.
             assert not result.success
             assert {"http://far.example:81/health"} <= {asked.path for asked in proxy.asked}
+
+
+def certify(key: Path, certificate: Path) -> None:
+    """Write a key, and a certificate for loopback that only itself vouches for."""
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-keyout", str(key), "-out", str(certificate)),
+            *("-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
+async def test_certificates(tmp_path: Path) -> None:
+    """A server whose certificate nobody vouches for gets no key; one that the operator vouches for does."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    await asyncio.to_thread(certify, key, certificate)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    async with hostile(tls=tls, chat=chunked(*STREAM)) as server:
+        async with backend(tmp_path, key=KEY, url=server.url) as one:
+            refused = await one.load()
+        async with backend(tmp_path, key=KEY, url=server.url, ca_file=str(certificate)) as one:
+            trusted = await one.load()
+            answer = await one.stream()
+        async with backend(tmp_path, url=server.url, ca_file=str(key)) as one:
+            unusable = await one.load()
+
+    assert not refused.success
+    assert "its certificate is not trusted: self-signed certificate" in refused.message
+    assert trusted.success
+    assert "ab" == text_of(answer)
+    assert {f"Bearer {KEY}"} == {asked.key for asked in server.asked}
+    assert "the certificates in key.pem cannot be used" in unusable.message

@@ -29,6 +29,13 @@ class CommandError(Exception):
     """The server cannot be started, or ended by itself."""
 
 
+class PortTakenError(CommandError):
+    """Somebody else took the port that the command was given, before it did."""
+
+    def __init__(self) -> None:
+        super().__init__("somebody else listens on the port that the command was given")
+
+
 def values_for(options: backend_pb2.ModelOptions, *, port: int, key: str) -> dict[str, str]:
     """Return what the placeholders stand for. Empty where the model's configuration does not say."""
     file = options.ModelFile if options.ModelFile and Path(options.ModelFile).exists() else ""
@@ -100,6 +107,12 @@ class Command:
     def is_broken(self) -> bool:
         """Whether it has ended without having been told to."""
         return self.ended.done() and not self._is_stopping
+
+    @property
+    def is_port_taken(self) -> bool:
+        """Whether somebody listens on its port."""
+        with socket.socket() as probe:
+            return probe.connect_ex((HOST, self._port)) == 0
 
     def owns_port(self) -> bool:
         """Whether it, or what it started, is who listens: any user of the machine could have taken the port."""

@@ -12,7 +12,7 @@ import grpc
 from localplane.localai import backend_pb2
 from localplane_backends.openai import command
 from localplane_backends.openai.client import Client
-from localplane_backends.openai.command import Command, CommandError
+from localplane_backends.openai.command import Command, CommandError, PortTakenError
 from localplane_backends.openai.dialect import Dialect, dialect_of
 from localplane_backends.openai.errors import ServerError, shortened
 from localplane_backends.openai.registration import Registration, key_of
@@ -33,6 +33,8 @@ FIGURES_SECONDS = 0.5
 """How long it may take to tell its figures. Who asks for a status waits 1 s."""
 TERM_SECONDS = 10.0
 """How long a command may take to end by itself. Who ends this program waits 15 s."""
+PORT_ATTEMPTS = 3
+"""How many ports a command is given when somebody else takes them first."""
 READY_PATHS = ("/health", "/models")
 """Where servers say that they are ready: beside OpenAI's API and, where that is not found, in it."""
 MOST_NAMED = 8
@@ -206,6 +208,17 @@ async def opened(registration: Registration, options: backend_pb2.ModelOptions) 
         ServerError: If it cannot be reached, refuses the key, or does not have the model.
     """
     key = key_of(registration)
+    for _ in range(PORT_ATTEMPTS - 1):
+        try:
+            return await _opened(registration, options, key)
+        except PortTakenError as error:
+            logger.info("%s; it gets another one", error)
+    return await _opened(registration, options, key)
+
+
+async def _opened(
+    registration: Registration, options: backend_pb2.ModelOptions, key: str
+) -> Server:
     process = await command.started(registration, options) if registration.command else None
     client = None
     try:
@@ -213,7 +226,7 @@ async def opened(registration: Registration, options: backend_pb2.ModelOptions) 
         client = Client(registration, url, (process.key if process else "") or key)
         ready_url = await _ready(registration, client, process)
         if process is not None and not await asyncio.to_thread(process.owns_port):
-            raise CommandError("somebody else listens on the port that the command was given")
+            raise PortTakenError
         server = Server(registration, client, process, ready_url)
         await server.choose_model(options)
     except BaseException:
@@ -250,6 +263,8 @@ async def _ready(registration: Registration, client: Client, process: Command | 
             continue
         await asyncio.wait((process.ended,), timeout=ASK_AGAIN_SECONDS)
         if process.ended.done():
+            if process.is_port_taken:
+                raise PortTakenError
             raise CommandError(f"the server ended with {process.ended.result()}")
 
 
