@@ -30,7 +30,7 @@ run: $(RUNTIME) ## Start the service on loopback: gRPC on 50051, HTTP on 8080
 	@exec $(BIN)/localplane serve $(ARGS)
 
 test: $(DEV) ## Run the tests; ARGS="-k name" for some of them
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n logical --dist worksteal $(ARGS)
 
 test-clients: $(DEV) ## Build examples/clients and run them against a service; ARGS="go" for one of them
 	$(BIN)/python tools/run_clients.py $(ARGS)
