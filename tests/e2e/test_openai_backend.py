@@ -14,6 +14,7 @@ from backends.hostile_server import (
     HEAD_OF_STREAM,
     STREAM,
     USAGE,
+    Asked,
     as_json,
     chunked,
     event,
@@ -144,6 +145,26 @@ class TestAnswers:
                 await one.stream()
 
             assert server.connections <= before + 1
+
+    async def test_kept_connection_is_closed(self, tmp_path: Path) -> None:
+        """A server may close a kept connection just when it is used again; the call goes over a new one."""
+        served = 0
+
+        async def once_for_each_connection(asked: Asked, writer: asyncio.StreamWriter) -> None:
+            nonlocal served
+            if writer in known:
+                writer.close()
+                return
+            known.append(writer)
+            served += 1
+            await chunked(*STREAM)(asked, writer)
+
+        known: list[asyncio.StreamWriter] = []
+        async with against(tmp_path, {"chat": once_for_each_connection}) as (one, _):
+            for _ in range(5):
+                assert "ab" == text_of(await one.stream())
+
+        assert 5 == served
 
 
 class TestLoad:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import ssl
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ KEEP_SECONDS = 4.0
 """How long a connection is kept that is not used. Many servers close theirs after 5."""
 MOST_KEPT = 64
 """Connections that are kept though nobody uses them."""
+STALE_SECONDS = 1.0
+"""How soon it is seen that a kept connection was closed by the server. What breaks later is no such thing."""
 WRITE_SECONDS = 60.0
 """How long the server may take no more bytes of a request."""
 REST_SECONDS = 0.5
@@ -68,6 +71,7 @@ class Client:
             "write": WRITE_SECONDS,
         }
         headers = {"Accept-Encoding": "identity", "User-Agent": "localplane"}
+        headers["Host"] = urlsplit(url).netloc
         if key:
             headers["Authorization"] = f"Bearer {key}"
         # A header of the operator's takes the place of ours, whatever its case.
@@ -161,14 +165,9 @@ class Client:
         content = None if body is None else json.dumps(body).encode()
         headers = [*self._headers.items()]
         if content is not None:
-            headers.append(("content-type", JSON))
-        async with self._pool.stream(
-            method,
-            url,
-            headers=headers,
-            content=content,
-            extensions={"timeout": self._timeouts},
-        ) as response:
+            headers += [("content-type", JSON), ("content-length", str(len(content)))]
+        response = await self._sent(method, url, headers, content)
+        try:
             if not 200 <= response.status < 300:  # noqa: PLR2004 - HTTP's successes
                 try:
                     said = await _read(response, LARGEST_ERROR, cut=True)
@@ -179,6 +178,35 @@ class Client:
                 message = "the server compresses what it was asked not to"
                 raise ServerError(grpc.StatusCode.INTERNAL, message)
             yield response
+        finally:
+            await response.aclose()
+
+    async def _sent(
+        self, method: str, url: str, headers: list[tuple[str, str]], content: bytes | None
+    ) -> httpcore.Response:
+        """Send a request and return the answer, whose content has not been read."""
+        while True:
+            is_new = False
+
+            async def note(event: str, _told: dict[str, Any]) -> None:
+                nonlocal is_new
+                is_new = is_new or event.startswith("connection.connect")
+
+            request = httpcore.Request(
+                method,
+                url,
+                headers=headers,
+                content=content,
+                extensions={"timeout": self._timeouts, "trace": note},
+            )
+            began = time.monotonic()
+            try:
+                return await self._pool.handle_async_request(request)
+            except (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError):
+                # The server may close a kept connection just when it is used again; it has not seen the request then.
+                if is_new or time.monotonic() - began > STALE_SECONDS:
+                    raise
+                logger.debug("a kept connection was closed; another one is tried")
 
     @contextmanager
     def _errors(self, seconds: float) -> Generator[None]:

@@ -68,7 +68,7 @@ def filled(text: str, values: Mapping[str, str]) -> str:
         value = values.get(name, "") or default or ""
         if not value and default is None:
             raise CommandError(_WITHOUT.get(name, f"the model's configuration does not set {name}"))
-        if value.startswith("-") and found.start() == 0 and value != default:
+        if name == "model" and value.startswith("-") and found.start() == 0:
             # A model's configuration chooses the model, not how the operator's command runs.
             raise CommandError(f"{name} cannot begin with a dash")
         return value
@@ -164,7 +164,7 @@ async def started(registration: Registration, options: backend_pb2.ModelOptions)
     """
     port = free_port()
     takes_key = any("{api_key}" in text for text in registration.env.values())
-    key = secrets.token_urlsafe(24) if takes_key else ""
+    key = secrets.token_hex(24) if takes_key else ""
     values = values_for(options, port=port, key=key)
     argv = [filled(text, {**values, "api_key": ""}) for text in registration.command]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OWN)}

@@ -48,3 +48,9 @@ class TestFilled:
         with pytest.raises(CommandError, match="cannot begin with a dash"):
             filled("{model}", given)
         assert "--model=--trust-remote-code" == filled("--model={model}", given)
+
+    def test_key_of_ours(self) -> None:
+        """A key is what it is, whatever it begins with."""
+        given = values_for(backend_pb2.ModelOptions(), port=1, key="-k")
+
+        assert "-k" == filled("{api_key}", given)
