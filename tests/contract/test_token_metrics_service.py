@@ -189,6 +189,9 @@ class TestGetTokenMetrics:
 
     async def test_error(self, transport: Transport) -> None:
         """A call whose backend dies counts as an error."""
+        await transport.call(
+            "BackendService.LoadModel", backend_service_pb2.LoadModelRequest(model="crashes")
+        )
         before = await metrics(transport, "crashes")
         await fails(transport.call("InferenceService.Chat", chat("crashes", "a b c")))
         after = await grown(transport, before, "errors")

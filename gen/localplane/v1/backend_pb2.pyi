@@ -404,7 +404,9 @@ class Backend(_message.Message):
 
     @_builtins.property
     def cooldown_until(self) -> _timestamp_pb2.Timestamp:
-        """Until when calls do not load the model, since it failed again and again. Null when they do."""
+        """Until when calls do not load the model, since it failed again and again. In the past, the next call tries once more.
+        Null when it has not failed so, or is loaded.
+        """
 
     @_builtins.property
     def sampled_at(self) -> _timestamp_pb2.Timestamp:

@@ -83,7 +83,7 @@ class BackendSnapshot:
     waiting: int = 0
     """Calls and loads that wait for it to be ready."""
     cooldown_until: datetime | None = None
-    """Until when calls do not load it, since it failed again and again. None when they do."""
+    """Until when calls do not load it, since it failed again and again. None when it has not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,8 +214,6 @@ class ModelActor:
 
     def snapshot(self) -> BackendSnapshot:
         """Return what is known of the backend now."""
-        if self._cooldown_until is not None and self._cooldown_until <= datetime.now(UTC):
-            self._cooldown_until = None
         return BackendSnapshot(
             model=self.model.name,
             backend=self.model.backend,
@@ -299,6 +297,8 @@ class ModelActor:
         self._cooldown_until = None
         self._loaded_at = datetime.now(UTC)
         backend.exited.add_done_callback(lambda _: self._exited(backend))
+        # First those who wait for it: then nobody sees it ready and waited for.
+        self._listener.ready(self.model.name)
         self._events.emit(self._change)
         self._events.emit(
             events.BackendReady(
@@ -308,7 +308,6 @@ class ModelActor:
                 seconds=seconds,
             )
         )
-        self._listener.ready(self.model.name)
 
     def _started(self, backend: RunningBackend) -> None:
         self._backend = backend

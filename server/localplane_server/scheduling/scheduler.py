@@ -358,6 +358,8 @@ class Scheduler:
     # What the core decides
 
     def _obey(self, decided: Decisions, load_error: LocalplaneError | None = None) -> None:
+        for record in self._core.records():
+            self._actors[record.name].waiting = len(record.waiting)
         for one in decided:
             if isinstance(one, Admit):
                 self._answer(one.ticket, None)
@@ -371,8 +373,6 @@ class Scheduler:
                 self._actors[one.model].give_up_load(one.seconds)
             elif isinstance(one, Cooldown):
                 self._actors[one.model].cool_down(one.seconds, one.failures)
-        for record in self._core.records():
-            self._actors[record.name].waiting = len(record.waiting)
         self._arm()
 
     def _answer(self, ticket: Ticket, error: LocalplaneError | None) -> None:
