@@ -35,9 +35,9 @@ test: $(DEV) ## Run the tests; ARGS="-k name" for some of them
 test-clients: $(DEV) ## Build examples/clients and run them against a service; ARGS="go" for one of them
 	$(BIN)/python tools/run_clients.py $(ARGS)
 
-fuzz: $(DEV) ## Send every route and method much more of what nobody should send; ARGS="-k name" for some
+fuzz: $(DEV) ## Send routes and methods what nobody should, and try schedules, in great numbers; ARGS="-k name" for some
 	LOCALPLANE_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 \
-		tests/contract/test_fuzz.py tests/contract/test_errors*.py $(ARGS)
+		tests/contract/test_fuzz.py tests/contract/test_errors*.py tests/unit/scheduling/test_core_schedules.py $(ARGS)
 
 soak: $(DEV) ## Run for many minutes what must not grow or wear out; LOCALPLANE_SOAK_CYCLES=N for another number
 	$(BIN)/python -m pytest -m soak tests/soak $(ARGS)

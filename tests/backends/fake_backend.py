@@ -7,6 +7,7 @@ first bytes, and takes UTF-8 bytes for tokens. Each option is ``name`` or ``name
 
 Loading
     ``load_seconds:S``      takes S seconds to load
+    ``grow_while_loading``  fills memory all the while
     ``load_error:TEXT``     fails to load, with that message
     ``die_while_loading:N`` exits with code N instead of loading
     ``stderr:TEXT``         writes a line to standard error
@@ -60,6 +61,7 @@ NAMES = frozenset(
         "die_while_loading",
         "error_padding",
         "fail",
+        "grow_while_loading",
         "hang",
         "ignore_sigterm",
         "load_error",
@@ -110,7 +112,7 @@ class FakeBackend(Backend):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if "spawn_child" in options or "daemonise_child" in options:
             _start_child(leaves="daemonise_child" in options)
-        await asyncio.sleep(float(options.get("load_seconds", "0")))
+        await self._take_time(float(options.get("load_seconds", "0")))
         if "die_while_loading" in options:
             os._exit(int(options["die_while_loading"]))
         if "load_error" in options:
@@ -118,6 +120,16 @@ class FakeBackend(Backend):
         self._held = os.urandom(1) * (int(options.get("memory", "1")) * 1024 * 1024)
         self.loaded = request
         return backend_pb2.Result(message="loaded", success=True)
+
+    async def _take_time(self, seconds: float) -> None:
+        if "grow_while_loading" not in self.options:
+            await asyncio.sleep(seconds)
+            return
+        grown = []
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            grown.append(os.urandom(4 * 1024 * 1024))
+            await asyncio.sleep(0.1)
 
     async def Free(
         self, request: backend_pb2.HealthMessage, context: Context

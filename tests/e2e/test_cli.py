@@ -280,6 +280,16 @@ class TestForPeople:
         assert (5, "") == (gone.returncode, gone.stdout)
         assert "Error: backend tiny is not currently loaded" in gone.stderr
 
+    def test_stop_of_all(self, service: Served) -> None:
+        """Each is told of; without any there is nothing to do."""
+        run(service, "backend", "load", "tiny")
+        stopped = run(service, "backend", "stop", "--all", "--force")
+        again = json.loads(run(service, "backend", "stop", "--all", "--json").stdout)
+
+        assert "stopped\n" in stopped.stdout
+        assert any(line.startswith("tiny:") for line in stopped.stdout.splitlines())
+        assert {"message": "0 models stopped", "backends": []} == again
+
     def test_load_without_waiting(self, service: Served) -> None:
         """The answer comes at once, the model later."""
         done = run(service, "backend", "load", "talker", "--no-wait")

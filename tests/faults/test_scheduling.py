@@ -356,6 +356,16 @@ def test_load_that_is_stuck(folder: Path) -> None:
         wait_until(lambda: len(wardens(service)) == 1)
 
 
+def test_load_that_moves(folder: Path) -> None:
+    """A load that goes on filling memory is given all the time it takes."""
+    configure(folder, "large", "load_seconds:6", "grow_while_loading")
+    with served("--load-timeout", "2s", folder=folder) as service:
+        began = time.monotonic()
+        service.load("large")
+
+        assert time.monotonic() - began > 6
+
+
 def test_suspended_load_makes_the_service_unready(folder: Path) -> None:
     """While neither a load nor its end gets on, readiness says so; once it ends, the service is ready again."""
     configure(folder, "stuck", "load_seconds:3600")

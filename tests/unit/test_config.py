@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from localplane_server.config import (
     load_settings,
     options,
     parse_bool,
+    parse_budget,
     parse_duration,
     parse_endpoint,
     parse_external_backends,
@@ -99,6 +101,13 @@ class TestRefused:
             ("load_timeout", "soon"),
             ("log_format", "xml"),
             ("no_autoload", "perhaps"),
+            ("max_active_backends", "-1"),
+            ("max_active_backends", "few"),
+            ("memory_budget", "0%"),
+            ("memory_budget", "101%"),
+            ("memory_budget", "half"),
+            ("queue_timeout", "-1s"),
+            ("watchdog_idle", "sometimes"),
         ],
     )
     def test_error_names_the_setting(self, name: str, value: str) -> None:
@@ -142,6 +151,60 @@ class TestParsers:
     def test_bool(self, text: str | bool, expected: bool) -> None:  # noqa: FBT001 - the table's
         """Yes and no in every usual spelling."""
         assert expected is parse_bool(text)
+
+
+class TestLimits:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [("85%", 850.0), ("100 %", 1000.0), ("512", 512.0), ("1K", 1024.0), ("off", math.inf)],
+    )
+    def test_budget(self, text: str, expected: float) -> None:
+        """A share of what there is, bytes, or no budget at all; as it is written, so it is read."""
+        budget = parse_budget(text)
+
+        assert expected == budget.bytes_of(1000)
+        assert budget == parse_budget(str(budget))
+
+    def test_budget_in_a_file(self, tmp_path: Path) -> None:
+        """YAML reads `off` as false; it means the same."""
+        file = tmp_path / "settings.yaml"
+        file.write_text("memory_budget: off\n")
+
+        assert math.inf == load_settings({}, {}, file).memory_budget.bytes_of(1)
+
+    @pytest.mark.parametrize(
+        ("flags", "environment", "expected"),
+        [
+            ({}, {}, math.inf),
+            ({"max_active_backends": "3"}, {}, 3),
+            ({"max_active_backends": "0"}, {}, math.inf),
+            ({}, {"MAX_ACTIVE_BACKENDS": "2"}, 2),
+            ({}, {"LOCALAI_SINGLE_ACTIVE_BACKEND": "true"}, 1),
+            ({"max_active_backends": "3"}, {"SINGLE_ACTIVE_BACKEND": "true"}, 1),
+        ],
+    )
+    def test_places(
+        self, flags: dict[str, str], environment: dict[str, str], expected: float
+    ) -> None:
+        """One number, under LocalAI's names too; 0 is none, and a single one wins."""
+        assert expected == load_settings(flags, environment).most_backends
+
+    @pytest.mark.parametrize(
+        ("environment", "idle", "busy"),
+        [
+            ({}, math.inf, math.inf),
+            ({"LOCALAI_WATCHDOG_IDLE": "true", "LOCALAI_WATCHDOG_BUSY": "true"}, 900, 300),
+            ({"WATCHDOG_IDLE": "true", "WATCHDOG_IDLE_TIMEOUT": "5m"}, 300, math.inf),
+            ({"LOCALPLANE_WATCHDOG_BUSY_TIMEOUT": "10s"}, math.inf, 10),
+            ({"WATCHDOG_IDLE": "false", "WATCHDOG_IDLE_TIMEOUT": "5m"}, math.inf, math.inf),
+            ({"WATCHDOG_IDLE": "true", "WATCHDOG_IDLE_TIMEOUT": "0"}, math.inf, math.inf),
+        ],
+    )
+    def test_watchdogs(self, environment: dict[str, str], idle: float, busy: float) -> None:
+        """LocalAI's switches and durations; a duration is enough, and a switch that is off wins."""
+        settings = load_settings({}, environment)
+
+        assert (idle, busy) == (settings.idle_seconds, settings.busy_seconds)
 
 
 def test_every_setting_has_help() -> None:

@@ -102,6 +102,8 @@ class TestWrongUse:
             (["status", "--grpc", "nowhere"], "expected HOST:PORT or unix:PATH"),
             (["status", "--timeout", "soon"], "cannot read soon as a duration"),
             (["backend", "stop", "m", "--grace", "-1"], "-1.0 is not in the range"),
+            (["backend", "stop"], "name a model, or give --all"),
+            (["backend", "stop", "m", "--all"], "name a model, or give --all"),
             (["tokenize", "m", "--decode", "one"], "tokens are whole numbers"),
             (["chat", "m", "hi", "--max-tokens", "0"], "0 is not in the range"),
         ],

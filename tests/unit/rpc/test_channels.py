@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from localplane.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
 )
+from localplane_server.deadlines import deadline
 from localplane_server.errors import ModelNotFoundError
 from localplane_server.events import CallFinished, CallStarted, Events
 from localplane_server.rpc.access import Keys, Role
@@ -54,6 +56,8 @@ class Models(ModelBase):  # type: ignore[misc]  # see above
                     await asyncio.Event().wait()
                 finally:
                     self.cancelled.set()
+            case "timed":
+                return model_pb2.Model(name=f"{deadline() - time.monotonic():.0f}")
             case "abort":
                 await context.abort(grpc.StatusCode.DATA_LOSS, "gone")
             case "headers":
@@ -78,6 +82,10 @@ class Inference(InferenceBase):  # type: ignore[misc]  # see above
                     raise ValueError("a secret")
                 if word == "wait":
                     await asyncio.Event().wait()
+                if word == "timed":
+                    left = f"{deadline() - time.monotonic():.0f}"
+                    yield inference_service_pb2.Completion(id=left)
+                    continue
                 yield inference_service_pb2.Completion(id=word)
         finally:
             self.closed.set()
@@ -193,6 +201,18 @@ class TestUnary:
             await wired.models.ReloadModels(model_service_pb2.ReloadModelsRequest(), metadata=KEY)
 
         assert grpc.StatusCode.PERMISSION_DENIED is caught.value.code()
+
+    async def test_deadline_is_known_where_it_waits(self, wired: Wired) -> None:
+        """What serves a call can tell how long it may wait, and does not mistake the last call's time for it."""
+        timed = await wired.get("timed", timeout=1000)
+        untimed = await wired.get("timed")
+        streamed = [one.id async for one in wired.stream("timed", timeout=1000)]
+        forever = [one.id async for one in wired.stream("timed")]
+
+        # The library rounds up what it sends.
+        for left in (timed.name, *streamed):
+            assert 990 < float(left) < 1020
+        assert ("inf", ["inf"]) == (untimed.name, forever)
 
     async def test_deadline(self, wired: Wired) -> None:
         """A call does not outlive its deadline, nor does its servicer."""

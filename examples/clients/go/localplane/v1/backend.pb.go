@@ -569,6 +569,11 @@ type Backend struct {
 	LoadedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=loaded_at,json=loadedAt,proto3" json:"loaded_at,omitempty"`
 	// When the last call ended. Null when there was none.
 	LastUsed *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_used,json=lastUsed,proto3" json:"last_used,omitempty"`
+	// Calls and loads that wait for the model to be ready: for a place, or for a load that is under way.
+	Waiting int32 `protobuf:"varint,14,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// Until when calls do not load the model, since it failed again and again. In the past, the next call tries once more.
+	// Null when it has not failed so, or is loaded.
+	CooldownUntil *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=cooldown_until,json=cooldownUntil,proto3" json:"cooldown_until,omitempty"`
 	// Resident memory in percent of the machine's memory, or of the control group's limit where that is lower.
 	MemoryPercent *float64 `protobuf:"fixed64,16,opt,name=memory_percent,json=memoryPercent,proto3,oneof" json:"memory_percent,omitempty"`
 	// Processor time of the tree between the last two samples; 100 is one core. Null before there are two samples.
@@ -675,6 +680,20 @@ func (x *Backend) GetLoadedAt() *timestamppb.Timestamp {
 func (x *Backend) GetLastUsed() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LastUsed
+	}
+	return nil
+}
+
+func (x *Backend) GetWaiting() int32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *Backend) GetCooldownUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CooldownUntil
 	}
 	return nil
 }
@@ -994,7 +1013,7 @@ const file_localplane_v1_backend_proto_rawDesc = "" +
 	"\x0f_reported_stateB\x11\n" +
 	"\x0f_memory_percentB\x0e\n" +
 	"\f_cpu_percentB\x06\n" +
-	"\x04_pid\"\xd8\x04\n" +
+	"\x04_pid\"\xb5\x05\n" +
 	"\aBackend\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
 	"\abackend\x18\x02 \x01(\tR\abackend\x121\n" +
@@ -1008,7 +1027,9 @@ const file_localplane_v1_backend_proto_rawDesc = "" +
 	"\brestarts\x18\b \x01(\x05R\brestarts\x127\n" +
 	"\tloaded_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\bloadedAt\x127\n" +
 	"\tlast_used\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\blastUsed\x12*\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\blastUsed\x12\x18\n" +
+	"\awaiting\x18\x0e \x01(\x05R\awaiting\x12A\n" +
+	"\x0ecooldown_until\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\rcooldownUntil\x12*\n" +
 	"\x0ememory_percent\x18\x10 \x01(\x01H\x02R\rmemoryPercent\x88\x01\x01\x12$\n" +
 	"\vcpu_percent\x18\x11 \x01(\x01H\x03R\n" +
 	"cpuPercent\x88\x01\x01\x129\n" +
@@ -1118,14 +1139,15 @@ var file_localplane_v1_backend_proto_depIdxs = []int32{
 	5,  // 9: localplane.v1.Backend.memory_info:type_name -> localplane.v1.ProcessMemory
 	13, // 10: localplane.v1.Backend.loaded_at:type_name -> google.protobuf.Timestamp
 	13, // 11: localplane.v1.Backend.last_used:type_name -> google.protobuf.Timestamp
-	13, // 12: localplane.v1.Backend.sampled_at:type_name -> google.protobuf.Timestamp
-	3,  // 13: localplane.v1.InstalledBackend.source:type_name -> localplane.v1.BackendSource
-	8,  // 14: localplane.v1.InstalledBackend.metadata:type_name -> localplane.v1.BackendMetadata
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	13, // 12: localplane.v1.Backend.cooldown_until:type_name -> google.protobuf.Timestamp
+	13, // 13: localplane.v1.Backend.sampled_at:type_name -> google.protobuf.Timestamp
+	3,  // 14: localplane.v1.InstalledBackend.source:type_name -> localplane.v1.BackendSource
+	8,  // 15: localplane.v1.InstalledBackend.metadata:type_name -> localplane.v1.BackendMetadata
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_localplane_v1_backend_proto_init() }

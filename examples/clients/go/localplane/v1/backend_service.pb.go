@@ -649,6 +649,199 @@ func (x *ShutdownBackendResponse) GetCutCalls() int32 {
 	return 0
 }
 
+// Says how to stop all backends.
+type ShutdownAllRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether to cut calls in flight at once. Default: false.
+	Force bool `protobuf:"varint,1,opt,name=force,proto3" json:"force,omitempty"`
+	// How long calls in flight may still run, in seconds, 0 to 3600. Default: 30.
+	GraceSeconds  *float64 `protobuf:"fixed64,2,opt,name=grace_seconds,json=graceSeconds,proto3,oneof" json:"grace_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShutdownAllRequest) Reset() {
+	*x = ShutdownAllRequest{}
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShutdownAllRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShutdownAllRequest) ProtoMessage() {}
+
+func (x *ShutdownAllRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShutdownAllRequest.ProtoReflect.Descriptor instead.
+func (*ShutdownAllRequest) Descriptor() ([]byte, []int) {
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ShutdownAllRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *ShutdownAllRequest) GetGraceSeconds() float64 {
+	if x != nil && x.GraceSeconds != nil {
+		return *x.GraceSeconds
+	}
+	return 0
+}
+
+// Tells what the stops did.
+type ShutdownAllResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many were stopped, in words.
+	Message string `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
+	// The backends, by the name of their model.
+	Backends      []*StoppedBackend `protobuf:"bytes,2,rep,name=backends,proto3" json:"backends,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShutdownAllResponse) Reset() {
+	*x = ShutdownAllResponse{}
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShutdownAllResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShutdownAllResponse) ProtoMessage() {}
+
+func (x *ShutdownAllResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShutdownAllResponse.ProtoReflect.Descriptor instead.
+func (*ShutdownAllResponse) Descriptor() ([]byte, []int) {
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ShutdownAllResponse) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ShutdownAllResponse) GetBackends() []*StoppedBackend {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
+// Tells what the stop of one backend among several did.
+type StoppedBackend struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the model.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// How long the stop took, in seconds.
+	Seconds float64 `protobuf:"fixed64,2,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	// Memory that came back, in bytes: the proportional set size of the process tree before the stop. Null when it could
+	// not be read.
+	FreedBytes *uint64 `protobuf:"varint,3,opt,name=freed_bytes,json=freedBytes,proto3,oneof" json:"freed_bytes,omitempty"`
+	// Calls in flight that were cut.
+	CutCalls int32 `protobuf:"varint,4,opt,name=cut_calls,json=cutCalls,proto3" json:"cut_calls,omitempty"`
+	// Why it could not be stopped. Null when it was.
+	Error         *string `protobuf:"bytes,5,opt,name=error,proto3,oneof" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoppedBackend) Reset() {
+	*x = StoppedBackend{}
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoppedBackend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoppedBackend) ProtoMessage() {}
+
+func (x *StoppedBackend) ProtoReflect() protoreflect.Message {
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoppedBackend.ProtoReflect.Descriptor instead.
+func (*StoppedBackend) Descriptor() ([]byte, []int) {
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *StoppedBackend) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *StoppedBackend) GetSeconds() float64 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
+func (x *StoppedBackend) GetFreedBytes() uint64 {
+	if x != nil && x.FreedBytes != nil {
+		return *x.FreedBytes
+	}
+	return 0
+}
+
+func (x *StoppedBackend) GetCutCalls() int32 {
+	if x != nil {
+		return x.CutCalls
+	}
+	return 0
+}
+
+func (x *StoppedBackend) GetError() string {
+	if x != nil && x.Error != nil {
+		return *x.Error
+	}
+	return ""
+}
+
 var File_localplane_v1_backend_service_proto protoreflect.FileDescriptor
 
 const file_localplane_v1_backend_service_proto_rawDesc = "" +
@@ -693,7 +886,23 @@ const file_localplane_v1_backend_service_proto_rawDesc = "" +
 	"\vfreed_bytes\x18\x03 \x01(\x04H\x00R\n" +
 	"freedBytes\x88\x01\x01\x12\x1b\n" +
 	"\tcut_calls\x18\x04 \x01(\x05R\bcutCallsB\x0e\n" +
-	"\f_freed_bytes2\xb7\a\n" +
+	"\f_freed_bytes\"r\n" +
+	"\x12ShutdownAllRequest\x12\x1a\n" +
+	"\x05force\x18\x01 \x01(\bB\x04\xe2A\x01\x01R\x05force\x12.\n" +
+	"\rgrace_seconds\x18\x02 \x01(\x01B\x04\xe2A\x01\x01H\x00R\fgraceSeconds\x88\x01\x01B\x10\n" +
+	"\x0e_grace_seconds\"j\n" +
+	"\x13ShutdownAllResponse\x12\x18\n" +
+	"\amessage\x18\x01 \x01(\tR\amessage\x129\n" +
+	"\bbackends\x18\x02 \x03(\v2\x1d.localplane.v1.StoppedBackendR\bbackends\"\xb8\x01\n" +
+	"\x0eStoppedBackend\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x18\n" +
+	"\aseconds\x18\x02 \x01(\x01R\aseconds\x12$\n" +
+	"\vfreed_bytes\x18\x03 \x01(\x04H\x00R\n" +
+	"freedBytes\x88\x01\x01\x12\x1b\n" +
+	"\tcut_calls\x18\x04 \x01(\x05R\bcutCalls\x12\x19\n" +
+	"\x05error\x18\x05 \x01(\tH\x01R\x05error\x88\x01\x01B\x0e\n" +
+	"\f_freed_bytesB\b\n" +
+	"\x06_error2\xb4\b\n" +
 	"\x0eBackendService\x12\xdc\x01\n" +
 	"\x10GetBackendStatus\x12&.localplane.v1.GetBackendStatusRequest\x1a\x1c.localplane.v1.BackendStatus\"\x81\x01\xc8\xda\x18\x03\xd2\xda\x18\x15\n" +
 	"\x10MODEL_NOT_LOADED\x10\xf4\x03\xe8\xda\x18\x01\x82\xd3\xe4\x93\x02ZZ\x15\x12\x13/v1/backend/monitorZ\x15:\x01*\"\x10/backend/monitorZ\x18:\x01*\"\x13/v1/backend/monitor\x12\x10/backend/monitor\x12r\n" +
@@ -702,7 +911,8 @@ const file_localplane_v1_backend_service_proto_rawDesc = "" +
 	"\x15ListInstalledBackends\x12+.localplane.v1.ListInstalledBackendsRequest\x1a,.localplane.v1.ListInstalledBackendsResponse\"\x1f\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x15b\bbackends\x12\t/backends\x12\x83\x01\n" +
 	"\tLoadModel\x12\x1f.localplane.v1.LoadModelRequest\x1a .localplane.v1.LoadModelResponse\"3\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02):\x01*Z\x15:\x01*\"\x10/v1/backend/load\"\r/backend/load\x12\xb6\x01\n" +
 	"\x0fShutdownBackend\x12%.localplane.v1.ShutdownBackendRequest\x1a&.localplane.v1.ShutdownBackendResponse\"T\xc8\xda\x18\x03\xd2\xda\x18\x15\n" +
-	"\x10MODEL_NOT_LOADED\x10\xf4\x03\x82\xd3\xe4\x93\x021:\x01*Z\x19:\x01*\"\x14/v1/backend/shutdown\"\x11/backend/shutdownBh\n" +
+	"\x10MODEL_NOT_LOADED\x10\xf4\x03\x82\xd3\xe4\x93\x021:\x01*Z\x19:\x01*\"\x14/v1/backend/shutdown\"\x11/backend/shutdown\x12{\n" +
+	"\vShutdownAll\x12!.localplane.v1.ShutdownAllRequest\x1a\".localplane.v1.ShutdownAllResponse\"%\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/api/backends/shutdownBh\n" +
 	"\x11dev.localplane.v1B\x13BackendServiceProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3"
 
 var (
@@ -717,7 +927,7 @@ func file_localplane_v1_backend_service_proto_rawDescGZIP() []byte {
 	return file_localplane_v1_backend_service_proto_rawDescData
 }
 
-var file_localplane_v1_backend_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_localplane_v1_backend_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_localplane_v1_backend_service_proto_goTypes = []any{
 	(*GetBackendStatusRequest)(nil),       // 0: localplane.v1.GetBackendStatusRequest
 	(*ListBackendsRequest)(nil),           // 1: localplane.v1.ListBackendsRequest
@@ -730,35 +940,41 @@ var file_localplane_v1_backend_service_proto_goTypes = []any{
 	(*LoadModelResponse)(nil),             // 8: localplane.v1.LoadModelResponse
 	(*ShutdownBackendRequest)(nil),        // 9: localplane.v1.ShutdownBackendRequest
 	(*ShutdownBackendResponse)(nil),       // 10: localplane.v1.ShutdownBackendResponse
-	(*Backend)(nil),                       // 11: localplane.v1.Backend
-	(WatchKind)(0),                        // 12: localplane.v1.WatchKind
-	(*InstalledBackend)(nil),              // 13: localplane.v1.InstalledBackend
-	(*BackendProblem)(nil),                // 14: localplane.v1.BackendProblem
-	(*BackendStatus)(nil),                 // 15: localplane.v1.BackendStatus
+	(*ShutdownAllRequest)(nil),            // 11: localplane.v1.ShutdownAllRequest
+	(*ShutdownAllResponse)(nil),           // 12: localplane.v1.ShutdownAllResponse
+	(*StoppedBackend)(nil),                // 13: localplane.v1.StoppedBackend
+	(*Backend)(nil),                       // 14: localplane.v1.Backend
+	(WatchKind)(0),                        // 15: localplane.v1.WatchKind
+	(*InstalledBackend)(nil),              // 16: localplane.v1.InstalledBackend
+	(*BackendProblem)(nil),                // 17: localplane.v1.BackendProblem
+	(*BackendStatus)(nil),                 // 18: localplane.v1.BackendStatus
 }
 var file_localplane_v1_backend_service_proto_depIdxs = []int32{
-	11, // 0: localplane.v1.ListBackendsResponse.backends:type_name -> localplane.v1.Backend
-	12, // 1: localplane.v1.WatchBackendsResponse.kind:type_name -> localplane.v1.WatchKind
-	11, // 2: localplane.v1.WatchBackendsResponse.backends:type_name -> localplane.v1.Backend
-	13, // 3: localplane.v1.ListInstalledBackendsResponse.backends:type_name -> localplane.v1.InstalledBackend
-	14, // 4: localplane.v1.ListInstalledBackendsResponse.problems:type_name -> localplane.v1.BackendProblem
-	0,  // 5: localplane.v1.BackendService.GetBackendStatus:input_type -> localplane.v1.GetBackendStatusRequest
-	1,  // 6: localplane.v1.BackendService.ListBackends:input_type -> localplane.v1.ListBackendsRequest
-	3,  // 7: localplane.v1.BackendService.WatchBackends:input_type -> localplane.v1.WatchBackendsRequest
-	5,  // 8: localplane.v1.BackendService.ListInstalledBackends:input_type -> localplane.v1.ListInstalledBackendsRequest
-	7,  // 9: localplane.v1.BackendService.LoadModel:input_type -> localplane.v1.LoadModelRequest
-	9,  // 10: localplane.v1.BackendService.ShutdownBackend:input_type -> localplane.v1.ShutdownBackendRequest
-	15, // 11: localplane.v1.BackendService.GetBackendStatus:output_type -> localplane.v1.BackendStatus
-	2,  // 12: localplane.v1.BackendService.ListBackends:output_type -> localplane.v1.ListBackendsResponse
-	4,  // 13: localplane.v1.BackendService.WatchBackends:output_type -> localplane.v1.WatchBackendsResponse
-	6,  // 14: localplane.v1.BackendService.ListInstalledBackends:output_type -> localplane.v1.ListInstalledBackendsResponse
-	8,  // 15: localplane.v1.BackendService.LoadModel:output_type -> localplane.v1.LoadModelResponse
-	10, // 16: localplane.v1.BackendService.ShutdownBackend:output_type -> localplane.v1.ShutdownBackendResponse
-	11, // [11:17] is the sub-list for method output_type
-	5,  // [5:11] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	14, // 0: localplane.v1.ListBackendsResponse.backends:type_name -> localplane.v1.Backend
+	15, // 1: localplane.v1.WatchBackendsResponse.kind:type_name -> localplane.v1.WatchKind
+	14, // 2: localplane.v1.WatchBackendsResponse.backends:type_name -> localplane.v1.Backend
+	16, // 3: localplane.v1.ListInstalledBackendsResponse.backends:type_name -> localplane.v1.InstalledBackend
+	17, // 4: localplane.v1.ListInstalledBackendsResponse.problems:type_name -> localplane.v1.BackendProblem
+	13, // 5: localplane.v1.ShutdownAllResponse.backends:type_name -> localplane.v1.StoppedBackend
+	0,  // 6: localplane.v1.BackendService.GetBackendStatus:input_type -> localplane.v1.GetBackendStatusRequest
+	1,  // 7: localplane.v1.BackendService.ListBackends:input_type -> localplane.v1.ListBackendsRequest
+	3,  // 8: localplane.v1.BackendService.WatchBackends:input_type -> localplane.v1.WatchBackendsRequest
+	5,  // 9: localplane.v1.BackendService.ListInstalledBackends:input_type -> localplane.v1.ListInstalledBackendsRequest
+	7,  // 10: localplane.v1.BackendService.LoadModel:input_type -> localplane.v1.LoadModelRequest
+	9,  // 11: localplane.v1.BackendService.ShutdownBackend:input_type -> localplane.v1.ShutdownBackendRequest
+	11, // 12: localplane.v1.BackendService.ShutdownAll:input_type -> localplane.v1.ShutdownAllRequest
+	18, // 13: localplane.v1.BackendService.GetBackendStatus:output_type -> localplane.v1.BackendStatus
+	2,  // 14: localplane.v1.BackendService.ListBackends:output_type -> localplane.v1.ListBackendsResponse
+	4,  // 15: localplane.v1.BackendService.WatchBackends:output_type -> localplane.v1.WatchBackendsResponse
+	6,  // 16: localplane.v1.BackendService.ListInstalledBackends:output_type -> localplane.v1.ListInstalledBackendsResponse
+	8,  // 17: localplane.v1.BackendService.LoadModel:output_type -> localplane.v1.LoadModelResponse
+	10, // 18: localplane.v1.BackendService.ShutdownBackend:output_type -> localplane.v1.ShutdownBackendResponse
+	12, // 19: localplane.v1.BackendService.ShutdownAll:output_type -> localplane.v1.ShutdownAllResponse
+	13, // [13:20] is the sub-list for method output_type
+	6,  // [6:13] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_localplane_v1_backend_service_proto_init() }
@@ -772,13 +988,15 @@ func file_localplane_v1_backend_service_proto_init() {
 	file_localplane_v1_backend_service_proto_msgTypes[7].OneofWrappers = []any{}
 	file_localplane_v1_backend_service_proto_msgTypes[9].OneofWrappers = []any{}
 	file_localplane_v1_backend_service_proto_msgTypes[10].OneofWrappers = []any{}
+	file_localplane_v1_backend_service_proto_msgTypes[11].OneofWrappers = []any{}
+	file_localplane_v1_backend_service_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_localplane_v1_backend_service_proto_rawDesc), len(file_localplane_v1_backend_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,7 @@ const (
 	BackendService_ListInstalledBackends_FullMethodName = "/localplane.v1.BackendService/ListInstalledBackends"
 	BackendService_LoadModel_FullMethodName             = "/localplane.v1.BackendService/LoadModel"
 	BackendService_ShutdownBackend_FullMethodName       = "/localplane.v1.BackendService/ShutdownBackend"
+	BackendService_ShutdownAll_FullMethodName           = "/localplane.v1.BackendService/ShutdownAll"
 )
 
 // BackendServiceClient is the client API for BackendService service.
@@ -42,7 +43,8 @@ type BackendServiceClient interface {
 	// process ended by itself, `BACKEND_STATUS_FAILED` when the backend runs outside this service and does not report its
 	// status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
 	GetBackendStatus(ctx context.Context, in *GetBackendStatusRequest, opts ...grpc.CallOption) (*BackendStatus, error)
-	// Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model.
+	// Lists the backends that run, that are being started or stopped, that have failed, or that somebody waits for, by the
+	// name of their model.
 	ListBackends(ctx context.Context, in *ListBackendsRequest, opts ...grpc.CallOption) (*ListBackendsResponse, error)
 	// Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
 	//
@@ -58,9 +60,12 @@ type BackendServiceClient interface {
 	// Loads a model and answers when it is ready, or at once when `wait` is false.
 	//
 	// Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-	// not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
-	// that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
-	// with the last lines of the backend's log when it does not load.
+	// not cancel it. When all places are taken, backends that nobody uses go for it, or it waits like a call; one that is
+	// not waited for waits too. A model that failed again and again is tried at once, as whoever asks may have mended it.
+	// Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none that can be
+	// used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, `LOAD_FAILED` with the last
+	// lines of the backend's log when it does not load, `CAPACITY_EXHAUSTED` when there was no place for it in time, and
+	// `MODEL_TOO_LARGE` when it would not fit if it were alone.
 	LoadModel(ctx context.Context, in *LoadModelRequest, opts ...grpc.CallOption) (*LoadModelResponse, error)
 	// Stops the backend of a model and answers when no process of it is left.
 	//
@@ -68,6 +73,11 @@ type BackendServiceClient interface {
 	// deadline the call ends with DEADLINE_EXCEEDED while the stop goes on. Answers `MODEL_NOT_LOADED` when the model is
 	// not loaded or not known.
 	ShutdownBackend(ctx context.Context, in *ShutdownBackendRequest, opts ...grpc.CallOption) (*ShutdownBackendResponse, error)
+	// Stops all backends at once and answers when no process of theirs is left.
+	//
+	// Each is stopped as by ShutdownBackend, and loads that wait for a place are given up. What one backend meets holds up
+	// no other, and is told with it. Without backends there is nothing to do, which is no error.
+	ShutdownAll(ctx context.Context, in *ShutdownAllRequest, opts ...grpc.CallOption) (*ShutdownAllResponse, error)
 }
 
 type backendServiceClient struct {
@@ -147,6 +157,16 @@ func (c *backendServiceClient) ShutdownBackend(ctx context.Context, in *Shutdown
 	return out, nil
 }
 
+func (c *backendServiceClient) ShutdownAll(ctx context.Context, in *ShutdownAllRequest, opts ...grpc.CallOption) (*ShutdownAllResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ShutdownAllResponse)
+	err := c.cc.Invoke(ctx, BackendService_ShutdownAll_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // BackendServiceServer is the server API for BackendService service.
 // All implementations must embed UnimplementedBackendServiceServer
 // for forward compatibility.
@@ -160,7 +180,8 @@ type BackendServiceServer interface {
 	// process ended by itself, `BACKEND_STATUS_FAILED` when the backend runs outside this service and does not report its
 	// status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
 	GetBackendStatus(context.Context, *GetBackendStatusRequest) (*BackendStatus, error)
-	// Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model.
+	// Lists the backends that run, that are being started or stopped, that have failed, or that somebody waits for, by the
+	// name of their model.
 	ListBackends(context.Context, *ListBackendsRequest) (*ListBackendsResponse, error)
 	// Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
 	//
@@ -176,9 +197,12 @@ type BackendServiceServer interface {
 	// Loads a model and answers when it is ready, or at once when `wait` is false.
 	//
 	// Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-	// not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
-	// that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
-	// with the last lines of the backend's log when it does not load.
+	// not cancel it. When all places are taken, backends that nobody uses go for it, or it waits like a call; one that is
+	// not waited for waits too. A model that failed again and again is tried at once, as whoever asks may have mended it.
+	// Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none that can be
+	// used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, `LOAD_FAILED` with the last
+	// lines of the backend's log when it does not load, `CAPACITY_EXHAUSTED` when there was no place for it in time, and
+	// `MODEL_TOO_LARGE` when it would not fit if it were alone.
 	LoadModel(context.Context, *LoadModelRequest) (*LoadModelResponse, error)
 	// Stops the backend of a model and answers when no process of it is left.
 	//
@@ -186,6 +210,11 @@ type BackendServiceServer interface {
 	// deadline the call ends with DEADLINE_EXCEEDED while the stop goes on. Answers `MODEL_NOT_LOADED` when the model is
 	// not loaded or not known.
 	ShutdownBackend(context.Context, *ShutdownBackendRequest) (*ShutdownBackendResponse, error)
+	// Stops all backends at once and answers when no process of theirs is left.
+	//
+	// Each is stopped as by ShutdownBackend, and loads that wait for a place are given up. What one backend meets holds up
+	// no other, and is told with it. Without backends there is nothing to do, which is no error.
+	ShutdownAll(context.Context, *ShutdownAllRequest) (*ShutdownAllResponse, error)
 	mustEmbedUnimplementedBackendServiceServer()
 }
 
@@ -213,6 +242,9 @@ func (UnimplementedBackendServiceServer) LoadModel(context.Context, *LoadModelRe
 }
 func (UnimplementedBackendServiceServer) ShutdownBackend(context.Context, *ShutdownBackendRequest) (*ShutdownBackendResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ShutdownBackend not implemented")
+}
+func (UnimplementedBackendServiceServer) ShutdownAll(context.Context, *ShutdownAllRequest) (*ShutdownAllResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ShutdownAll not implemented")
 }
 func (UnimplementedBackendServiceServer) mustEmbedUnimplementedBackendServiceServer() {}
 func (UnimplementedBackendServiceServer) testEmbeddedByValue()                        {}
@@ -336,6 +368,24 @@ func _BackendService_ShutdownBackend_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _BackendService_ShutdownAll_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ShutdownAllRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BackendServiceServer).ShutdownAll(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BackendService_ShutdownAll_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BackendServiceServer).ShutdownAll(ctx, req.(*ShutdownAllRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // BackendService_ServiceDesc is the grpc.ServiceDesc for BackendService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -362,6 +412,10 @@ var BackendService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ShutdownBackend",
 			Handler:    _BackendService_ShutdownBackend_Handler,
+		},
+		{
+			MethodName: "ShutdownAll",
+			Handler:    _BackendService_ShutdownAll_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

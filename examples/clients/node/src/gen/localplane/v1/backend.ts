@@ -184,6 +184,15 @@ export interface Backend {
   lastUsed:
     | Date
     | undefined;
+  /** Calls and loads that wait for the model to be ready: for a place, or for a load that is under way. */
+  waiting: number;
+  /**
+   * Until when calls do not load the model, since it failed again and again. In the past, the next call tries once more.
+   * Null when it has not failed so, or is loaded.
+   */
+  cooldownUntil:
+    | Date
+    | undefined;
   /** Resident memory in percent of the machine's memory, or of the control group's limit where that is lower. */
   memoryPercent?:
     | number
@@ -784,6 +793,8 @@ function createBaseBackend(): Backend {
     restarts: 0,
     loadedAt: undefined,
     lastUsed: undefined,
+    waiting: 0,
+    cooldownUntil: undefined,
     memoryPercent: undefined,
     cpuPercent: undefined,
     sampledAt: undefined,
@@ -821,6 +832,12 @@ export const Backend: MessageFns<Backend> = {
     }
     if (message.lastUsed !== undefined) {
       Timestamp.encode(toTimestamp(message.lastUsed), writer.uint32(82).fork()).join();
+    }
+    if (message.waiting !== 0) {
+      writer.uint32(112).int32(message.waiting);
+    }
+    if (message.cooldownUntil !== undefined) {
+      Timestamp.encode(toTimestamp(message.cooldownUntil), writer.uint32(122).fork()).join();
     }
     if (message.memoryPercent !== undefined) {
       writer.uint32(129).double(message.memoryPercent);
@@ -927,6 +944,22 @@ export const Backend: MessageFns<Backend> = {
             message.lastUsed = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.waiting = reader.int32();
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.cooldownUntil = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
           case 16: {
             if (tag !== 129) {
               break;
@@ -980,6 +1013,8 @@ export const Backend: MessageFns<Backend> = {
     message.restarts = object.restarts ?? 0;
     message.loadedAt = object.loadedAt ?? undefined;
     message.lastUsed = object.lastUsed ?? undefined;
+    message.waiting = object.waiting ?? 0;
+    message.cooldownUntil = object.cooldownUntil ?? undefined;
     message.memoryPercent = object.memoryPercent ?? undefined;
     message.cpuPercent = object.cpuPercent ?? undefined;
     message.sampledAt = object.sampledAt ?? undefined;

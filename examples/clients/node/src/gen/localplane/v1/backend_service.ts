@@ -129,6 +129,41 @@ export interface ShutdownBackendResponse {
   cutCalls: number;
 }
 
+/** Says how to stop all backends. */
+export interface ShutdownAllRequest {
+  /** Whether to cut calls in flight at once. Default: false. */
+  force: boolean;
+  /** How long calls in flight may still run, in seconds, 0 to 3600. Default: 30. */
+  graceSeconds?: number | undefined;
+}
+
+/** Tells what the stops did. */
+export interface ShutdownAllResponse {
+  /** How many were stopped, in words. */
+  message: string;
+  /** The backends, by the name of their model. */
+  backends: StoppedBackend[];
+}
+
+/** Tells what the stop of one backend among several did. */
+export interface StoppedBackend {
+  /** Name of the model. */
+  model: string;
+  /** How long the stop took, in seconds. */
+  seconds: number;
+  /**
+   * Memory that came back, in bytes: the proportional set size of the process tree before the stop. Null when it could
+   * not be read.
+   */
+  freedBytes?:
+    | number
+    | undefined;
+  /** Calls in flight that were cut. */
+  cutCalls: number;
+  /** Why it could not be stopped. Null when it was. */
+  error?: string | undefined;
+}
+
 function createBaseGetBackendStatusRequest(): GetBackendStatusRequest {
   return { model: "" };
 }
@@ -892,6 +927,243 @@ export const ShutdownBackendResponse: MessageFns<ShutdownBackendResponse> = {
   },
 };
 
+function createBaseShutdownAllRequest(): ShutdownAllRequest {
+  return { force: false, graceSeconds: undefined };
+}
+
+export const ShutdownAllRequest: MessageFns<ShutdownAllRequest> = {
+  encode(message: ShutdownAllRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.force !== false) {
+      writer.uint32(8).bool(message.force);
+    }
+    if (message.graceSeconds !== undefined) {
+      writer.uint32(17).double(message.graceSeconds);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ShutdownAllRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseShutdownAllRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.force = reader.bool();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.graceSeconds = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ShutdownAllRequest>, I>>(base?: I): ShutdownAllRequest {
+    return ShutdownAllRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ShutdownAllRequest>, I>>(object: I): ShutdownAllRequest {
+    const message = createBaseShutdownAllRequest();
+    message.force = object.force ?? false;
+    message.graceSeconds = object.graceSeconds ?? undefined;
+    return message;
+  },
+};
+
+function createBaseShutdownAllResponse(): ShutdownAllResponse {
+  return { message: "", backends: [] };
+}
+
+export const ShutdownAllResponse: MessageFns<ShutdownAllResponse> = {
+  encode(message: ShutdownAllResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.message !== "") {
+      writer.uint32(10).string(message.message);
+    }
+    for (const v of message.backends) {
+      StoppedBackend.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ShutdownAllResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseShutdownAllResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.backends.push(StoppedBackend.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ShutdownAllResponse>, I>>(base?: I): ShutdownAllResponse {
+    return ShutdownAllResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ShutdownAllResponse>, I>>(object: I): ShutdownAllResponse {
+    const message = createBaseShutdownAllResponse();
+    message.message = object.message ?? "";
+    message.backends = object.backends?.map((e) => StoppedBackend.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseStoppedBackend(): StoppedBackend {
+  return { model: "", seconds: 0, freedBytes: undefined, cutCalls: 0, error: undefined };
+}
+
+export const StoppedBackend: MessageFns<StoppedBackend> = {
+  encode(message: StoppedBackend, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.model !== "") {
+      writer.uint32(10).string(message.model);
+    }
+    if (message.seconds !== 0) {
+      writer.uint32(17).double(message.seconds);
+    }
+    if (message.freedBytes !== undefined) {
+      writer.uint32(24).uint64(message.freedBytes);
+    }
+    if (message.cutCalls !== 0) {
+      writer.uint32(32).int32(message.cutCalls);
+    }
+    if (message.error !== undefined) {
+      writer.uint32(42).string(message.error);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StoppedBackend {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStoppedBackend();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.model = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 17) {
+              break;
+            }
+
+            message.seconds = reader.double();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.freedBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.cutCalls = reader.int32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.error = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<StoppedBackend>, I>>(base?: I): StoppedBackend {
+    return StoppedBackend.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<StoppedBackend>, I>>(object: I): StoppedBackend {
+    const message = createBaseStoppedBackend();
+    message.model = object.model ?? "";
+    message.seconds = object.seconds ?? 0;
+    message.freedBytes = object.freedBytes ?? undefined;
+    message.cutCalls = object.cutCalls ?? 0;
+    message.error = object.error ?? undefined;
+    return message;
+  },
+};
+
 /** Starts, watches and stops backends. */
 export type BackendServiceService = typeof BackendServiceService;
 export const BackendServiceService = {
@@ -913,7 +1185,10 @@ export const BackendServiceService = {
     responseSerialize: (value: BackendStatus): Buffer => Buffer.from(BackendStatus.encode(value).finish()),
     responseDeserialize: (value: Buffer): BackendStatus => BackendStatus.decode(value),
   },
-  /** Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model. */
+  /**
+   * Lists the backends that run, that are being started or stopped, that have failed, or that somebody waits for, by the
+   * name of their model.
+   */
   listBackends: {
     path: "/localplane.v1.BackendService/ListBackends" as const,
     requestStream: false as const,
@@ -962,9 +1237,12 @@ export const BackendServiceService = {
    * Loads a model and answers when it is ready, or at once when `wait` is false.
    *
    * Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-   * not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
-   * that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
-   * with the last lines of the backend's log when it does not load.
+   * not cancel it. When all places are taken, backends that nobody uses go for it, or it waits like a call; one that is
+   * not waited for waits too. A model that failed again and again is tried at once, as whoever asks may have mended it.
+   * Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none that can be
+   * used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, `LOAD_FAILED` with the last
+   * lines of the backend's log when it does not load, `CAPACITY_EXHAUSTED` when there was no place for it in time, and
+   * `MODEL_TOO_LARGE` when it would not fit if it were alone.
    */
   loadModel: {
     path: "/localplane.v1.BackendService/LoadModel" as const,
@@ -993,6 +1271,21 @@ export const BackendServiceService = {
       Buffer.from(ShutdownBackendResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ShutdownBackendResponse => ShutdownBackendResponse.decode(value),
   },
+  /**
+   * Stops all backends at once and answers when no process of theirs is left.
+   *
+   * Each is stopped as by ShutdownBackend, and loads that wait for a place are given up. What one backend meets holds up
+   * no other, and is told with it. Without backends there is nothing to do, which is no error.
+   */
+  shutdownAll: {
+    path: "/localplane.v1.BackendService/ShutdownAll" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ShutdownAllRequest): Buffer => Buffer.from(ShutdownAllRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ShutdownAllRequest => ShutdownAllRequest.decode(value),
+    responseSerialize: (value: ShutdownAllResponse): Buffer => Buffer.from(ShutdownAllResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ShutdownAllResponse => ShutdownAllResponse.decode(value),
+  },
 } as const;
 
 export interface BackendServiceServer extends UntypedServiceImplementation {
@@ -1005,7 +1298,10 @@ export interface BackendServiceServer extends UntypedServiceImplementation {
    * status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
    */
   getBackendStatus: handleUnaryCall<GetBackendStatusRequest, BackendStatus>;
-  /** Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model. */
+  /**
+   * Lists the backends that run, that are being started or stopped, that have failed, or that somebody waits for, by the
+   * name of their model.
+   */
   listBackends: handleUnaryCall<ListBackendsRequest, ListBackendsResponse>;
   /**
    * Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
@@ -1026,9 +1322,12 @@ export interface BackendServiceServer extends UntypedServiceImplementation {
    * Loads a model and answers when it is ready, or at once when `wait` is false.
    *
    * Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-   * not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
-   * that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
-   * with the last lines of the backend's log when it does not load.
+   * not cancel it. When all places are taken, backends that nobody uses go for it, or it waits like a call; one that is
+   * not waited for waits too. A model that failed again and again is tried at once, as whoever asks may have mended it.
+   * Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none that can be
+   * used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, `LOAD_FAILED` with the last
+   * lines of the backend's log when it does not load, `CAPACITY_EXHAUSTED` when there was no place for it in time, and
+   * `MODEL_TOO_LARGE` when it would not fit if it were alone.
    */
   loadModel: handleUnaryCall<LoadModelRequest, LoadModelResponse>;
   /**
@@ -1039,6 +1338,13 @@ export interface BackendServiceServer extends UntypedServiceImplementation {
    * not loaded or not known.
    */
   shutdownBackend: handleUnaryCall<ShutdownBackendRequest, ShutdownBackendResponse>;
+  /**
+   * Stops all backends at once and answers when no process of theirs is left.
+   *
+   * Each is stopped as by ShutdownBackend, and loads that wait for a place are given up. What one backend meets holds up
+   * no other, and is told with it. Without backends there is nothing to do, which is no error.
+   */
+  shutdownAll: handleUnaryCall<ShutdownAllRequest, ShutdownAllResponse>;
 }
 
 export interface BackendServiceClient extends Client {
@@ -1065,7 +1371,10 @@ export interface BackendServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: BackendStatus) => void,
   ): ClientUnaryCall;
-  /** Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model. */
+  /**
+   * Lists the backends that run, that are being started or stopped, that have failed, or that somebody waits for, by the
+   * name of their model.
+   */
   listBackends(
     request: ListBackendsRequest,
     callback: (error: ServiceError | null, response: ListBackendsResponse) => void,
@@ -1122,9 +1431,12 @@ export interface BackendServiceClient extends Client {
    * Loads a model and answers when it is ready, or at once when `wait` is false.
    *
    * Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-   * not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
-   * that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
-   * with the last lines of the backend's log when it does not load.
+   * not cancel it. When all places are taken, backends that nobody uses go for it, or it waits like a call; one that is
+   * not waited for waits too. A model that failed again and again is tried at once, as whoever asks may have mended it.
+   * Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none that can be
+   * used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, `LOAD_FAILED` with the last
+   * lines of the backend's log when it does not load, `CAPACITY_EXHAUSTED` when there was no place for it in time, and
+   * `MODEL_TOO_LARGE` when it would not fit if it were alone.
    */
   loadModel(
     request: LoadModelRequest,
@@ -1162,6 +1474,27 @@ export interface BackendServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ShutdownBackendResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Stops all backends at once and answers when no process of theirs is left.
+   *
+   * Each is stopped as by ShutdownBackend, and loads that wait for a place are given up. What one backend meets holds up
+   * no other, and is told with it. Without backends there is nothing to do, which is no error.
+   */
+  shutdownAll(
+    request: ShutdownAllRequest,
+    callback: (error: ServiceError | null, response: ShutdownAllResponse) => void,
+  ): ClientUnaryCall;
+  shutdownAll(
+    request: ShutdownAllRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ShutdownAllResponse) => void,
+  ): ClientUnaryCall;
+  shutdownAll(
+    request: ShutdownAllRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ShutdownAllResponse) => void,
   ): ClientUnaryCall;
 }
 
