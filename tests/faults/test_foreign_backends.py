@@ -80,10 +80,14 @@ class Stream:
         with httpx.stream("POST", self._url, json=self._body, timeout=60) as answer:
             self.lines += (line for line in answer.iter_lines() if line)
 
-    def error(self) -> dict[str, Any]:
-        """Return the error that the stream ends with."""
+    def wait(self) -> None:
+        """Return once the stream has ended."""
         self._thread.join(30)
         assert not self._thread.is_alive()
+
+    def error(self) -> dict[str, Any]:
+        """Return the error that the stream ends with."""
+        self.wait()
         error: dict[str, Any] = json.loads(self.lines[-1].removeprefix("data: "))["error"]
         return error
 
@@ -226,6 +230,24 @@ class TestServers:
         assert "hello" == answer.json()["choices"][0]["text"]
         assert 200 == seen.status_code
         assert 1 == far.text.count("loading one")
+
+    def test_one_call_at_a_time(self, folder: Path, foreign_program: Path, tmp_path: Path) -> None:
+        """A server that does not even report while it works is busy, and not broken."""
+        configure(folder, "m", "single", "options: ['pieces:40', 'piece_seconds:0.1']")
+        with (
+            external(foreign_program, tmp_path / "single.log") as single,
+            served(
+                "--external-grpc-backends", f"single:{single.address}", folder=folder
+            ) as service,
+        ):
+            stream = Stream(service, "m")
+            seen = service.get("/backend/monitor", model="m")
+            stream.wait()
+            after = service.get("/backend/monitor", model="m").json()
+
+        assert (200, 1, 1) == (seen.status_code, seen.json()["state"], seen.json()["in_flight"])
+        assert "in time" in seen.json()["unknown"]["memory"]
+        assert 2 == after["state"]
 
     def test_stop_while_it_hangs(self, service: Served, far: ExternalProcess) -> None:
         """The stop does not wait for it, and calls in flight are cut."""
