@@ -62,6 +62,8 @@ from localplane_server.supervision.backend import BackendLauncher
 from localplane_server.supervision.external import ExternalServers
 from localplane_server.supervision.keeper_handle import KeeperHandle
 from localplane_server.supervision.leftovers import reap_leftovers
+from localplane_server.supervision.log_files import LogLimits
+from localplane_server.supervision.logs import LogArchive
 from localplane_server.supervision.memory_limit import memory_limit_bytes
 from localplane_server.supervision.processes import Processes
 from localplane_server.supervision.programs import BackendPrograms, shipped_programs
@@ -171,10 +173,14 @@ async def running(
         )
         catalog = ModelCatalog(models_dir, defaults=defaults)
         sampler = Sampler()
+        archive = LogArchive(
+            settings.data_dir / "logs",
+            LogLimits(settings.backend_log_size, settings.backend_log_files),
+        )
         launcher = BackendLauncher(
             processes,
             sampler,
-            log_dir=settings.data_dir / "logs",
+            logs=archive,
             models_path=models_dir,
             environment=environment,
         )
