@@ -170,6 +170,7 @@ class TestLive:
             done.set()
 
         thread = threading.Thread(target=write_all)
+        reader.seek_after(0)
         thread.start()
         seen: list[LogRecord] = []
         while not done.is_set():

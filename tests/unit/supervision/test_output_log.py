@@ -146,14 +146,11 @@ class TestFlood:
     def test_end_of_a_flood(self, log: OutputLog, clock: Clock, path: Path) -> None:
         """When it is over, what came last is written by itself, and everything after that."""
         self.flood(log, clock, 1.0)
-        for _ in range(100):
-            log.write(OUTPUT, b"x" * (CHUNK - 1) + b"\n")
         log.write(OUTPUT, b"calm\n")
-        assert log.due_at is not None
-        clock.now = max(clock.now, log.due_at)
-        log.look()
+        while (due_at := log.due_at) is not None:
+            clock.now = max(clock.now, due_at)
+            log.look()
         assert ("out", "calm") == said(path)[-1]
-        assert log.due_at is None
 
         clock.now += 5.0
         log.write(OUTPUT, b"after\n")
