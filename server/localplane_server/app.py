@@ -49,6 +49,7 @@ from localplane_server.rpc.system_service import SystemServicer
 from localplane_server.rpc.token_metrics_service import TokenMetricsServicer
 from localplane_server.rpc.tokenizer_service import TokenizerServicer
 from localplane_server.scheduling.backend_feed import BackendFeed
+from localplane_server.scheduling.backend_logs import BackendLogs
 from localplane_server.scheduling.limits import Limits
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
@@ -202,6 +203,7 @@ async def running(
         )
         monitor = Monitor(scheduler, sampler, bus)
         backend_feed = BackendFeed(scheduler, monitor, bus)
+        logs = BackendLogs(catalog, archive)
         inventory = Inventory({"data": settings.data_dir, "models": models_dir})
         stack.callback(inventory.close)
         metrics = None
@@ -232,6 +234,7 @@ async def running(
                 programs,
                 catalog,
                 backend_feed,
+                logs,
                 grace_seconds=settings.shutdown_grace,
             ),
             inference=InferenceServicer(
@@ -291,7 +294,7 @@ async def running(
         )
         stack.callback(readiness.block, "stop", "the service is stopping")
         # Who watches would hold up both for as long as they let him.
-        for feed in (backend_feed, token_feed):
+        for feed in (backend_feed, token_feed, logs):
             stack.callback(feed.close)
 
         loops = await stack.enter_async_context(asyncio.TaskGroup())
@@ -303,6 +306,8 @@ async def running(
         stack.callback(writing.cancel)
         sampling = loops.create_task(keep_running("resources", inventory.run, readiness))
         stack.callback(sampling.cancel)
+        removing = loops.create_task(keep_running("old logs", logs.run, readiness))
+        stack.callback(removing.cancel)
         if metrics is not None:
             measuring = loops.create_task(
                 keep_running("event loop lag", metrics.loop_lag.run, readiness)

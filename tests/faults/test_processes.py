@@ -422,9 +422,7 @@ class TestSpawn:
     async def test_log_is_bounded(self, processes: Processes, tmp_path: Path) -> None:
         """A backend that never stops talking does not fill the disk."""
         limits = LogLimits(max_bytes=100_000, files=3)
-        process = await processes.spawn(
-            replace(launch(tmp_path / "log", FLOOD), log_limits=limits)
-        )
+        process = await processes.spawn(replace(launch(tmp_path / "log", FLOOD), log_limits=limits))
         await until((tmp_path / "log.2").exists)
         await process.stop(term_seconds=0)
 

@@ -34,37 +34,40 @@ class LogReader:
         self._sequence: int | None = None
         """Of the last record that was returned or skipped. None: whatever comes first is right."""
 
-    def seek_last(self, count: int) -> None:
-        """Go to where only so many records are left; with 0, to the end."""
+    def seek_last(self, count: int) -> int:
+        """Go to where only so many records are left; with 0, to the end. Return the sequence of the last one, or 0."""
         with ExitStack() as stack:
             files = _opened(self._path, stack)
             if not files:
-                return
-            place = _last_lines(files, count)
-            last = last_record(files[0]) if not count else None
-            self._take(place)
-            if last is not None:
-                self._sequence = last.sequence
+                return 0
+            self._take(_last_lines(files, count))
+            # After the place: what was written in between belongs to the past.
+            last = _last_sequence(files)
+            if not count:
+                self._sequence = last
+            return last
 
-    def seek_after(self, sequence: int) -> None:
+    def seek_after(self, sequence: int) -> int:
         """Go to the first record after a sequence, or to the oldest record when that one is gone.
 
-        A log that has not come to the sequence yet has been begun anew, so all of it is read.
+        A log that has not come to the sequence yet has been begun anew, so all of it is read. Returns the sequence of
+        the last record, or 0.
         """
         self._sequence = sequence
         with ExitStack() as stack:
             files = _opened(self._path, stack)
             if not files:
-                return
-            last = next((record for file in files if (record := last_record(file))), None)
-            if last is not None and last.sequence < sequence:
+                return 0
+            last = _last_sequence(files)
+            if last < sequence:
                 self._sequence = 0
             for file in files:
                 first = first_sequence(file)
                 if first is not None and first <= self._sequence + 1:
                     self._take(_Place(file, 0))
-                    return
+                    return last
             self._take(_Place(files[-1], 0))
+            return last
 
     def read(self) -> list[LogRecord]:
         """Return the next records, or none when there are none yet.
@@ -160,6 +163,11 @@ def _opened(path: str, stack: ExitStack) -> list[int]:
             if not any(os.path.sameopenfile(file, other) for other in files):
                 files.append(file)
     return files
+
+
+def _last_sequence(files: list[int]) -> int:
+    last = next((record for file in files if (record := last_record(file))), None)
+    return 0 if last is None else last.sequence
 
 
 def _last_lines(files: list[int], count: int) -> _Place:

@@ -20,13 +20,19 @@ LOST = "lost"
 """Output is missing here; the text says how much and why."""
 GONE = "gone"
 """Records are missing here, as they have been rotated away. Made up while reading."""
+LIVE = "live"
+"""All that was written before has been read. Made up while reading."""
 
 KINDS = frozenset({OUTPUT, ERRORS, OUTPUT + MORE, ERRORS + MORE, STARTED, ENDED, LOST})
 """All kinds that stand in files."""
 OVERHEAD_BYTES = 48
 """What a line takes besides its text, about."""
 
+LONGEST_SEQUENCE = 18
+"""Digits of the largest number that can be a sequence."""
+
 _FIELDS = 5
+_LONGEST_PID = 9
 
 
 class LogRecord(NamedTuple):
@@ -54,6 +60,8 @@ def record_of(line: bytes) -> LogRecord | None:
     """Return the record in a line without its end, or None when it is none of ours."""
     fields = line.split(b" ", _FIELDS - 1)
     if len(fields) != _FIELDS or not fields[0].isdigit() or not fields[2].isdigit():
+        return None
+    if len(fields[0]) > LONGEST_SEQUENCE or len(fields[2]) > _LONGEST_PID:
         return None
     kind = fields[3].decode(errors="replace")
     if kind not in KINDS:

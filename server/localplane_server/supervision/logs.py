@@ -67,9 +67,7 @@ class LogArchive:
         written = self._written()
         names = sorted(written, key=lambda name: (-written[name], name))
         old = self._now() - KEEP_SECONDS
-        surplus = [
-            name for at, name in enumerate(names) if at >= KEEP_LOGS or written[name] < old
-        ]
+        surplus = [name for at, name in enumerate(names) if at >= KEEP_LOGS or written[name] < old]
         return [name for name in surplus if self._remove(name)]
 
     def _written(self) -> dict[str, float]:

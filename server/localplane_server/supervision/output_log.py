@@ -123,7 +123,9 @@ class OutputLog:
             # What is missing began somewhere in a line.
             self._append(_entries(stream, self._splitters[stream].end()))
             rate = BYTES_PER_SECOND // 2**20
-            text = f"{self._too_fast_bytes} bytes of output are missing: more than {rate} MiB a second"
+            text = (
+                f"{self._too_fast_bytes} bytes of output are missing: more than {rate} MiB a second"
+            )
             self._too_fast_bytes = 0
             self._append([Entry(LOST, text.encode())])
         self._put(stream, data)

@@ -31,7 +31,15 @@ def test_for_people() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"hello", b"1 2 3 4", b"1 2 3 what text", b"-1 t 3 out x", b"x t 3 out x", b"1 t x out x"],
+    [
+        b"",
+        b"hello",
+        b"1 2 3 4",
+        b"1 2 3 what text",
+        b"-1 t 3 out x",
+        b"x t 3 out x",
+        b"1 t x out x",
+    ],
 )
 def test_not_ours(line: bytes) -> None:
     """What somebody else wrote is no record."""

@@ -92,9 +92,7 @@ class TestAppend:
         log.append(1, entries("a" * 30, "b" * 30))
         log.close()
 
-        assert [0o600, 0o600] == [
-            file.stat().st_mode & 0o777 for file in (path, aged(path, 1))
-        ]
+        assert [0o600, 0o600] == [file.stat().st_mode & 0o777 for file in (path, aged(path, 1))]
 
 
 class TestStart:
@@ -177,7 +175,9 @@ class TestLock:
         thread.join()
 
         assert [1] == seen
-        found = records(*reversed([path, *[f for f in (aged(path, 1), aged(path, 2)) if f.exists()]]))
+        found = records(
+            *reversed([path, *[f for f in (aged(path, 1), aged(path, 2)) if f.exists()]])
+        )
         assert [1, 2, 3] == [one.sequence for one in found]
         assert [1, 1, 2] == [one.pid for one in found]
 

@@ -94,7 +94,20 @@ class TestPath:
     def test_one_file_for_each_name(self, archive: LogArchive, tmp_path: Path) -> None:
         """Whatever a model is called, its log lies in the folder and is no other's."""
         long = "n" * 250
-        names = ["a", "A", "a/b", "a__b", "a%2Fb", "..", "../x", ".", "ü.gguf", "x y", long, long + "n"]
+        names = [
+            "a",
+            "A",
+            "a/b",
+            "a__b",
+            "a%2Fb",
+            "..",
+            "../x",
+            ".",
+            "ü.gguf",
+            "x y",
+            long,
+            long + "n",
+        ]
         paths = [archive.path(name) for name in names]
 
         assert len(names) == len(set(paths))
