@@ -15,7 +15,7 @@ from typing import Any
 
 from localplane_server import errors
 from localplane_server.supervision import channel, exits, process_table
-from localplane_server.supervision.log_files import LogLimits
+from localplane_server.supervision.log_files import DEFAULT_LIMITS, LogLimits
 
 _logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Launch:
     """Working directory. None for the server's."""
     log_path: Path
     """File for standard output and error. Its folder is made when it is missing."""
-    log_limits: LogLimits = LogLimits()
+    log_limits: LogLimits = DEFAULT_LIMITS
     """How large that log may get."""
 
 

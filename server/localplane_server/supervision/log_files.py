@@ -32,6 +32,10 @@ class LogLimits(NamedTuple):
     """Sequence of the first record when there is none yet."""
 
 
+DEFAULT_LIMITS = LogLimits()
+"""Those of a log for which nothing else is said."""
+
+
 def numbered(path: str, number: int) -> str:
     """Return the name of a file by its age; 0 is the current one."""
     return f"{path}.{number}" if number else path

@@ -116,7 +116,7 @@ class LogReader:
 
     def _is_current(self) -> bool:
         try:
-            there = os.stat(self._path)
+            there = os.stat(self._path)  # noqa: PTH116 - beside fstat
         except FileNotFoundError:
             return True  # it is being rotated, or was removed: the next look tells
         here = os.fstat(self._file)

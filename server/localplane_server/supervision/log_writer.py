@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from localplane_server.supervision import log_files
-from localplane_server.supervision.log_files import LogLimits, numbered
+from localplane_server.supervision.log_files import DEFAULT_LIMITS, LogLimits, numbered
 from localplane_server.supervision.log_record import LogRecord, line_of, utc
 
 LOCK_SECONDS = 3.0
@@ -41,7 +41,7 @@ class RotatedLog:
     """
 
     def __init__(
-        self, path: str, limits: LogLimits = LogLimits(), *, lock_seconds: float = LOCK_SECONDS
+        self, path: str, limits: LogLimits = DEFAULT_LIMITS, *, lock_seconds: float = LOCK_SECONDS
     ) -> None:
         self._path = path
         self._limits = limits

@@ -13,7 +13,12 @@ from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from localplane_server.supervision.log_files import LogLimits, existing, last_record
+from localplane_server.supervision.log_files import (
+    DEFAULT_LIMITS,
+    LogLimits,
+    existing,
+    last_record,
+)
 from localplane_server.supervision.log_reader import LogReader
 from localplane_server.supervision.log_record import ERRORS, MORE, OUTPUT, STARTED
 
@@ -41,7 +46,11 @@ class LogArchive:
     """
 
     def __init__(
-        self, folder: Path, limits: LogLimits = LogLimits(), *, now: Callable[[], float] = time.time
+        self,
+        folder: Path,
+        limits: LogLimits = DEFAULT_LIMITS,
+        *,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._folder = folder
         self._limits = limits
@@ -88,7 +97,7 @@ class LogArchive:
     def _remove(self, name: str) -> bool:
         path = os.fspath(self._folder / name)
         try:
-            with open(path, "rb") as current:
+            with Path(path).open("rb") as current:
                 # Whoever writes it holds the lock, however long it has had nothing to write.
                 fcntl.flock(current, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 last = last_record(current.fileno())
@@ -96,7 +105,7 @@ class LogArchive:
                     self._go_on_after(last.sequence)
                 # The oldest first: what is left after an interruption is still a log.
                 for file in reversed(existing(path)):
-                    os.unlink(file)
+                    Path(file).unlink()
         except BlockingIOError:
             return False
         except OSError:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from localplane_server.supervision import logs
-from localplane_server.supervision.log_files import LogLimits
+from localplane_server.supervision.log_files import DEFAULT_LIMITS, LogLimits
 from localplane_server.supervision.log_record import ERRORS, OUTPUT
 from localplane_server.supervision.log_writer import Entry, RotatedLog
 from localplane_server.supervision.logs import KEEP_LOGS, KEEP_SECONDS, LogArchive
@@ -27,7 +27,7 @@ def archive(tmp_path: Path) -> LogArchive:
     return LogArchive(tmp_path / "logs", now=lambda: NOW)
 
 
-def begin(path: Path, spawn_id: str, limits: LogLimits = LogLimits()) -> OutputLog:
+def begin(path: Path, spawn_id: str, limits: LogLimits = DEFAULT_LIMITS) -> OutputLog:
     path.parent.mkdir(exist_ok=True)
     log = OutputLog(RotatedLog(str(path), limits))
     log.started(7, spawn_id)
