@@ -219,7 +219,7 @@ class TestRest:
         events = response.text.removesuffix("\n\n").split("\n\n")
         assert "text/event-stream" == response.headers["content-type"]
         ids = [int(event.splitlines()[0].removeprefix("id: ")) for event in events]
-        started, said, ended = (
+        _, said, ended = (
             json.loads(e.splitlines()[1].removeprefix("data: ")) for e in events
         )
 
