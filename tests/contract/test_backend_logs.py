@@ -219,9 +219,7 @@ class TestRest:
         events = response.text.removesuffix("\n\n").split("\n\n")
         assert "text/event-stream" == response.headers["content-type"]
         ids = [int(event.splitlines()[0].removeprefix("id: ")) for event in events]
-        _, said, ended = (
-            json.loads(e.splitlines()[1].removeprefix("data: ")) for e in events
-        )
+        _, said, ended = (json.loads(e.splitlines()[1].removeprefix("data: ")) for e in events)
 
         assert [last - 2, last - 1, last] == ids
         assert ("output", "ended") == (said["kind"], ended["kind"])

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 import click
 
 from localplane.v1 import backend_pb2, backend_service_pb2, watch_pb2
+from localplane_server.cli.backend_log import LogPrinter
 from localplane_server.cli.completion import complete_loaded_model, complete_model
-from localplane_server.cli.session import ERROR, Session, client_options
+from localplane_server.cli.session import ERROR, Session, client_options, rest_json
 from localplane_server.cli.spinner import Spinner
 from localplane_server.cli.text import UNKNOWN, facts, percent, printable, since, size, table
 
@@ -113,6 +114,49 @@ def stop(
             return
         answer = client.shutdown_backend(model, force=force, grace_seconds=grace)
     session.write(answer, [_stopped(model, answer)])
+
+
+@backend.command("logs")
+@click.argument("model", shell_complete=complete_model)
+@click.option("--follow", "-f", is_flag=True, help="Go on with what is written from now on.")
+@click.option(
+    "--lines",
+    "-n",
+    type=click.IntRange(0, 2**31 - 1),
+    metavar="N",
+    help="How many of the last lines to begin with. [100]",
+)
+@click.option(
+    "--after",
+    type=click.IntRange(0, 2**63 - 1),
+    metavar="SEQUENCE",
+    help="Begin behind the record of this number instead; 0 begins with the oldest.",
+)
+@click.option("--times", "-t", is_flag=True, help="Say of each line when it was written, in UTC.")
+@client_options
+def logs(
+    model: str,
+    session: Session,
+    *,
+    follow: bool,
+    lines: int | None,
+    after: int | None,
+    times: bool,
+) -> None:
+    """Show what MODEL's backend wrote, and where its processes started and ended."""
+    if lines is not None and after is not None:
+        raise click.UsageError("--lines and --after exclude each other")
+    printer = LogPrinter(has_times=times)
+    with (
+        session.client() as client,
+        client.tail_backend_log(model, lines=lines, follow=follow, after_sequence=after) as records,
+    ):
+        for record in records:
+            if session.is_json:
+                session.write_json(rest_json(record))
+            else:
+                click.echo(printer.text(record), nl=False)
+    click.echo(printer.end(), nl=False)
 
 
 def backend_rows(answer: backend_service_pb2.ListBackendsResponse) -> Iterator[str]:

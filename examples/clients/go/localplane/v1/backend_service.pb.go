@@ -180,136 +180,7 @@ func (x *ListBackendsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Asks to watch the backends.
-type WatchBackendsRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Revision of the last message of a watch that was cut: the watch goes on there. Empty starts with a snapshot.
-	AfterRevision string `protobuf:"bytes,1,opt,name=after_revision,json=afterRevision,proto3" json:"after_revision,omitempty"`
-	// Names, aliases or file names of models to tell of, at most 256. Empty means all. A name that means no model yet may
-	// mean one later.
-	Models        []string `protobuf:"bytes,2,rep,name=models,proto3" json:"models,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *WatchBackendsRequest) Reset() {
-	*x = WatchBackendsRequest{}
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *WatchBackendsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*WatchBackendsRequest) ProtoMessage() {}
-
-func (x *WatchBackendsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use WatchBackendsRequest.ProtoReflect.Descriptor instead.
-func (*WatchBackendsRequest) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *WatchBackendsRequest) GetAfterRevision() string {
-	if x != nil {
-		return x.AfterRevision
-	}
-	return ""
-}
-
-func (x *WatchBackendsRequest) GetModels() []string {
-	if x != nil {
-		return x.Models
-	}
-	return nil
-}
-
-// What a watcher of the backends is told at once.
-type WatchBackendsResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where the watch stands after this message; for `after_revision`. Its form has no meaning.
-	Revision string `protobuf:"bytes,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// How to read the message.
-	Kind WatchKind `protobuf:"varint,2,opt,name=kind,proto3,enum=localplane.v1.WatchKind" json:"kind,omitempty"`
-	// Backends that are there, or that changed.
-	Backends []*Backend `protobuf:"bytes,3,rep,name=backends,proto3" json:"backends,omitempty"`
-	// Names of the models whose backends are gone. Some may never have been told of.
-	Removed       []string `protobuf:"bytes,4,rep,name=removed,proto3" json:"removed,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *WatchBackendsResponse) Reset() {
-	*x = WatchBackendsResponse{}
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *WatchBackendsResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*WatchBackendsResponse) ProtoMessage() {}
-
-func (x *WatchBackendsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use WatchBackendsResponse.ProtoReflect.Descriptor instead.
-func (*WatchBackendsResponse) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *WatchBackendsResponse) GetRevision() string {
-	if x != nil {
-		return x.Revision
-	}
-	return ""
-}
-
-func (x *WatchBackendsResponse) GetKind() WatchKind {
-	if x != nil {
-		return x.Kind
-	}
-	return WatchKind_WATCH_KIND_UNSPECIFIED
-}
-
-func (x *WatchBackendsResponse) GetBackends() []*Backend {
-	if x != nil {
-		return x.Backends
-	}
-	return nil
-}
-
-func (x *WatchBackendsResponse) GetRemoved() []string {
-	if x != nil {
-		return x.Removed
-	}
-	return nil
-}
-
-// Asks for the backends that can be used.
+// Asks for the backends that can be started.
 type ListInstalledBackendsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -318,7 +189,7 @@ type ListInstalledBackendsRequest struct {
 
 func (x *ListInstalledBackendsRequest) Reset() {
 	*x = ListInstalledBackendsRequest{}
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[5]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -330,7 +201,7 @@ func (x *ListInstalledBackendsRequest) String() string {
 func (*ListInstalledBackendsRequest) ProtoMessage() {}
 
 func (x *ListInstalledBackendsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[5]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -343,23 +214,21 @@ func (x *ListInstalledBackendsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInstalledBackendsRequest.ProtoReflect.Descriptor instead.
 func (*ListInstalledBackendsRequest) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{5}
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{3}
 }
 
-// Backends that can be used, by name.
+// Backends that can be started, by name.
 type ListInstalledBackendsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The backends.
-	Backends []*InstalledBackend `protobuf:"bytes,1,rep,name=backends,proto3" json:"backends,omitempty"`
-	// What lies in the backends folder and cannot be used, by name.
-	Problems      []*BackendProblem `protobuf:"bytes,2,rep,name=problems,proto3" json:"problems,omitempty"`
+	Backends      []*InstalledBackend `protobuf:"bytes,1,rep,name=backends,proto3" json:"backends,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListInstalledBackendsResponse) Reset() {
 	*x = ListInstalledBackendsResponse{}
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[6]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -371,7 +240,7 @@ func (x *ListInstalledBackendsResponse) String() string {
 func (*ListInstalledBackendsResponse) ProtoMessage() {}
 
 func (x *ListInstalledBackendsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[6]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -384,19 +253,12 @@ func (x *ListInstalledBackendsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInstalledBackendsResponse.ProtoReflect.Descriptor instead.
 func (*ListInstalledBackendsResponse) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{6}
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListInstalledBackendsResponse) GetBackends() []*InstalledBackend {
 	if x != nil {
 		return x.Backends
-	}
-	return nil
-}
-
-func (x *ListInstalledBackendsResponse) GetProblems() []*BackendProblem {
-	if x != nil {
-		return x.Problems
 	}
 	return nil
 }
@@ -414,7 +276,7 @@ type LoadModelRequest struct {
 
 func (x *LoadModelRequest) Reset() {
 	*x = LoadModelRequest{}
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[7]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -426,7 +288,7 @@ func (x *LoadModelRequest) String() string {
 func (*LoadModelRequest) ProtoMessage() {}
 
 func (x *LoadModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[7]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -439,7 +301,7 @@ func (x *LoadModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadModelRequest.ProtoReflect.Descriptor instead.
 func (*LoadModelRequest) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{7}
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LoadModelRequest) GetModel() string {
@@ -469,7 +331,7 @@ type LoadModelResponse struct {
 
 func (x *LoadModelResponse) Reset() {
 	*x = LoadModelResponse{}
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[8]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +343,7 @@ func (x *LoadModelResponse) String() string {
 func (*LoadModelResponse) ProtoMessage() {}
 
 func (x *LoadModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[8]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +356,7 @@ func (x *LoadModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadModelResponse.ProtoReflect.Descriptor instead.
 func (*LoadModelResponse) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{8}
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LoadModelResponse) GetLoaded() []string {
@@ -526,7 +388,7 @@ type ShutdownBackendRequest struct {
 
 func (x *ShutdownBackendRequest) Reset() {
 	*x = ShutdownBackendRequest{}
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[9]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +400,7 @@ func (x *ShutdownBackendRequest) String() string {
 func (*ShutdownBackendRequest) ProtoMessage() {}
 
 func (x *ShutdownBackendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[9]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +413,7 @@ func (x *ShutdownBackendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownBackendRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownBackendRequest) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{9}
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ShutdownBackendRequest) GetModel() string {
@@ -593,7 +455,7 @@ type ShutdownBackendResponse struct {
 
 func (x *ShutdownBackendResponse) Reset() {
 	*x = ShutdownBackendResponse{}
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[10]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +467,7 @@ func (x *ShutdownBackendResponse) String() string {
 func (*ShutdownBackendResponse) ProtoMessage() {}
 
 func (x *ShutdownBackendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_service_proto_msgTypes[10]
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +480,7 @@ func (x *ShutdownBackendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownBackendResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownBackendResponse) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{10}
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ShutdownBackendResponse) GetMessage() string {
@@ -649,11 +511,86 @@ func (x *ShutdownBackendResponse) GetCutCalls() int32 {
 	return 0
 }
 
+// Names the model whose backend's log is asked for, and the part of the log.
+type TailBackendLogRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, alias or file name of the model.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// How many of the last records to begin with; 0 means none. Excludes `after_sequence`. Default: 100.
+	Lines *int32 `protobuf:"varint,2,opt,name=lines,proto3,oneof" json:"lines,omitempty"`
+	// Whether to go on with what is written from now on. Default: false.
+	Follow bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
+	// Sequence of the last record that the caller has: the next one follows. 0 means from the oldest on. A sequence that
+	// the log has not come to gives all of it. Excludes `lines`. Over REST, `Last-Event-ID` says the same, and wins over
+	// both.
+	AfterSequence *int64 `protobuf:"varint,4,opt,name=after_sequence,json=afterSequence,proto3,oneof" json:"after_sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TailBackendLogRequest) Reset() {
+	*x = TailBackendLogRequest{}
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TailBackendLogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TailBackendLogRequest) ProtoMessage() {}
+
+func (x *TailBackendLogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TailBackendLogRequest.ProtoReflect.Descriptor instead.
+func (*TailBackendLogRequest) Descriptor() ([]byte, []int) {
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *TailBackendLogRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *TailBackendLogRequest) GetLines() int32 {
+	if x != nil && x.Lines != nil {
+		return *x.Lines
+	}
+	return 0
+}
+
+func (x *TailBackendLogRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *TailBackendLogRequest) GetAfterSequence() int64 {
+	if x != nil && x.AfterSequence != nil {
+		return *x.AfterSequence
+	}
+	return 0
+}
+
 var File_localplane_v1_backend_service_proto protoreflect.FileDescriptor
 
 const file_localplane_v1_backend_service_proto_rawDesc = "" +
 	"\n" +
-	"#localplane/v1/backend_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1blocalplane/v1/backend.proto\x1a\x1blocalplane/v1/options.proto\x1a\x19localplane/v1/watch.proto\"K\n" +
+	"#localplane/v1/backend_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1blocalplane/v1/backend.proto\x1a\x1flocalplane/v1/backend_log.proto\x1a\x1blocalplane/v1/options.proto\"K\n" +
 	"\x17GetBackendStatusRequest\x120\n" +
 	"\x05model\x18\x01 \x01(\tB\x1a\xe2A\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAMER\x05model\"]\n" +
 	"\x13ListBackendsRequest\x12!\n" +
@@ -662,19 +599,10 @@ const file_localplane_v1_backend_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tB\x04\xe2A\x01\x01R\tpageToken\"r\n" +
 	"\x14ListBackendsResponse\x122\n" +
 	"\bbackends\x18\x01 \x03(\v2\x16.localplane.v1.BackendR\bbackends\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x80\x01\n" +
-	"\x14WatchBackendsRequest\x12+\n" +
-	"\x0eafter_revision\x18\x01 \x01(\tB\x04\xe2A\x01\x01R\rafterRevision\x12;\n" +
-	"\x06models\x18\x02 \x03(\tB#\xe2A\x01\x01\xea\xdb\x18\x05model\x9a\xdc\x18\x12INVALID_MODEL_NAMER\x06models\"\xb5\x01\n" +
-	"\x15WatchBackendsResponse\x12 \n" +
-	"\brevision\x18\x01 \x01(\tB\x04\xa0\xdc\x18\x01R\brevision\x12,\n" +
-	"\x04kind\x18\x02 \x01(\x0e2\x18.localplane.v1.WatchKindR\x04kind\x122\n" +
-	"\bbackends\x18\x03 \x03(\v2\x16.localplane.v1.BackendR\bbackends\x12\x18\n" +
-	"\aremoved\x18\x04 \x03(\tR\aremoved\"\x1e\n" +
-	"\x1cListInstalledBackendsRequest\"\x97\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x1e\n" +
+	"\x1cListInstalledBackendsRequest\"\\\n" +
 	"\x1dListInstalledBackendsResponse\x12;\n" +
-	"\bbackends\x18\x01 \x03(\v2\x1f.localplane.v1.InstalledBackendR\bbackends\x129\n" +
-	"\bproblems\x18\x02 \x03(\v2\x1d.localplane.v1.BackendProblemR\bproblems\"l\n" +
+	"\bbackends\x18\x01 \x03(\v2\x1f.localplane.v1.InstalledBackendR\bbackends\"l\n" +
 	"\x10LoadModelRequest\x120\n" +
 	"\x05model\x18\x01 \x01(\tB\x1a\xe2A\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAMER\x05model\x12\x1d\n" +
 	"\x04wait\x18\x02 \x01(\bB\x04\xe2A\x01\x01H\x00R\x04wait\x88\x01\x01B\a\n" +
@@ -693,16 +621,23 @@ const file_localplane_v1_backend_service_proto_rawDesc = "" +
 	"\vfreed_bytes\x18\x03 \x01(\x04H\x00R\n" +
 	"freedBytes\x88\x01\x01\x12\x1b\n" +
 	"\tcut_calls\x18\x04 \x01(\x05R\bcutCallsB\x0e\n" +
-	"\f_freed_bytes2\xb7\a\n" +
+	"\f_freed_bytes\"\xd7\x01\n" +
+	"\x15TailBackendLogRequest\x120\n" +
+	"\x05model\x18\x01 \x01(\tB\x1a\xe2A\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAMER\x05model\x12\x1f\n" +
+	"\x05lines\x18\x02 \x01(\x05B\x04\xe2A\x01\x01H\x00R\x05lines\x88\x01\x01\x12\x1c\n" +
+	"\x06follow\x18\x03 \x01(\bB\x04\xe2A\x01\x01R\x06follow\x120\n" +
+	"\x0eafter_sequence\x18\x04 \x01(\x03B\x04\xe2A\x01\x01H\x01R\rafterSequence\x88\x01\x01B\b\n" +
+	"\x06_linesB\x11\n" +
+	"\x0f_after_sequence2\xbb\a\n" +
 	"\x0eBackendService\x12\xdc\x01\n" +
 	"\x10GetBackendStatus\x12&.localplane.v1.GetBackendStatusRequest\x1a\x1c.localplane.v1.BackendStatus\"\x81\x01\xc8\xda\x18\x03\xd2\xda\x18\x15\n" +
 	"\x10MODEL_NOT_LOADED\x10\xf4\x03\xe8\xda\x18\x01\x82\xd3\xe4\x93\x02ZZ\x15\x12\x13/v1/backend/monitorZ\x15:\x01*\"\x10/backend/monitorZ\x18:\x01*\"\x13/v1/backend/monitor\x12\x10/backend/monitor\x12r\n" +
-	"\fListBackends\x12\".localplane.v1.ListBackendsRequest\x1a#.localplane.v1.ListBackendsResponse\"\x19\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x0f\x12\r/api/backends\x12}\n" +
-	"\rWatchBackends\x12#.localplane.v1.WatchBackendsRequest\x1a$.localplane.v1.WatchBackendsResponse\"\x1f\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x15\x12\x13/api/backends/watch0\x01\x12\x93\x01\n" +
+	"\fListBackends\x12\".localplane.v1.ListBackendsRequest\x1a#.localplane.v1.ListBackendsResponse\"\x19\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x0f\x12\r/api/backends\x12\x93\x01\n" +
 	"\x15ListInstalledBackends\x12+.localplane.v1.ListInstalledBackendsRequest\x1a,.localplane.v1.ListInstalledBackendsResponse\"\x1f\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x15b\bbackends\x12\t/backends\x12\x83\x01\n" +
 	"\tLoadModel\x12\x1f.localplane.v1.LoadModelRequest\x1a .localplane.v1.LoadModelResponse\"3\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02):\x01*Z\x15:\x01*\"\x10/v1/backend/load\"\r/backend/load\x12\xb6\x01\n" +
 	"\x0fShutdownBackend\x12%.localplane.v1.ShutdownBackendRequest\x1a&.localplane.v1.ShutdownBackendResponse\"T\xc8\xda\x18\x03\xd2\xda\x18\x15\n" +
-	"\x10MODEL_NOT_LOADED\x10\xf4\x03\x82\xd3\xe4\x93\x021:\x01*Z\x19:\x01*\"\x14/v1/backend/shutdown\"\x11/backend/shutdownBh\n" +
+	"\x10MODEL_NOT_LOADED\x10\xf4\x03\x82\xd3\xe4\x93\x021:\x01*Z\x19:\x01*\"\x14/v1/backend/shutdown\"\x11/backend/shutdown\x12\x80\x01\n" +
+	"\x0eTailBackendLog\x12$.localplane.v1.TailBackendLogRequest\x1a\x1f.localplane.v1.BackendLogRecord\"%\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/backend-logs/{model}0\x01Bh\n" +
 	"\x11dev.localplane.v1B\x13BackendServiceProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3"
 
 var (
@@ -717,48 +652,43 @@ func file_localplane_v1_backend_service_proto_rawDescGZIP() []byte {
 	return file_localplane_v1_backend_service_proto_rawDescData
 }
 
-var file_localplane_v1_backend_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_localplane_v1_backend_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_localplane_v1_backend_service_proto_goTypes = []any{
 	(*GetBackendStatusRequest)(nil),       // 0: localplane.v1.GetBackendStatusRequest
 	(*ListBackendsRequest)(nil),           // 1: localplane.v1.ListBackendsRequest
 	(*ListBackendsResponse)(nil),          // 2: localplane.v1.ListBackendsResponse
-	(*WatchBackendsRequest)(nil),          // 3: localplane.v1.WatchBackendsRequest
-	(*WatchBackendsResponse)(nil),         // 4: localplane.v1.WatchBackendsResponse
-	(*ListInstalledBackendsRequest)(nil),  // 5: localplane.v1.ListInstalledBackendsRequest
-	(*ListInstalledBackendsResponse)(nil), // 6: localplane.v1.ListInstalledBackendsResponse
-	(*LoadModelRequest)(nil),              // 7: localplane.v1.LoadModelRequest
-	(*LoadModelResponse)(nil),             // 8: localplane.v1.LoadModelResponse
-	(*ShutdownBackendRequest)(nil),        // 9: localplane.v1.ShutdownBackendRequest
-	(*ShutdownBackendResponse)(nil),       // 10: localplane.v1.ShutdownBackendResponse
-	(*Backend)(nil),                       // 11: localplane.v1.Backend
-	(WatchKind)(0),                        // 12: localplane.v1.WatchKind
-	(*InstalledBackend)(nil),              // 13: localplane.v1.InstalledBackend
-	(*BackendProblem)(nil),                // 14: localplane.v1.BackendProblem
-	(*BackendStatus)(nil),                 // 15: localplane.v1.BackendStatus
+	(*ListInstalledBackendsRequest)(nil),  // 3: localplane.v1.ListInstalledBackendsRequest
+	(*ListInstalledBackendsResponse)(nil), // 4: localplane.v1.ListInstalledBackendsResponse
+	(*LoadModelRequest)(nil),              // 5: localplane.v1.LoadModelRequest
+	(*LoadModelResponse)(nil),             // 6: localplane.v1.LoadModelResponse
+	(*ShutdownBackendRequest)(nil),        // 7: localplane.v1.ShutdownBackendRequest
+	(*ShutdownBackendResponse)(nil),       // 8: localplane.v1.ShutdownBackendResponse
+	(*TailBackendLogRequest)(nil),         // 9: localplane.v1.TailBackendLogRequest
+	(*Backend)(nil),                       // 10: localplane.v1.Backend
+	(*InstalledBackend)(nil),              // 11: localplane.v1.InstalledBackend
+	(*BackendStatus)(nil),                 // 12: localplane.v1.BackendStatus
+	(*BackendLogRecord)(nil),              // 13: localplane.v1.BackendLogRecord
 }
 var file_localplane_v1_backend_service_proto_depIdxs = []int32{
-	11, // 0: localplane.v1.ListBackendsResponse.backends:type_name -> localplane.v1.Backend
-	12, // 1: localplane.v1.WatchBackendsResponse.kind:type_name -> localplane.v1.WatchKind
-	11, // 2: localplane.v1.WatchBackendsResponse.backends:type_name -> localplane.v1.Backend
-	13, // 3: localplane.v1.ListInstalledBackendsResponse.backends:type_name -> localplane.v1.InstalledBackend
-	14, // 4: localplane.v1.ListInstalledBackendsResponse.problems:type_name -> localplane.v1.BackendProblem
-	0,  // 5: localplane.v1.BackendService.GetBackendStatus:input_type -> localplane.v1.GetBackendStatusRequest
-	1,  // 6: localplane.v1.BackendService.ListBackends:input_type -> localplane.v1.ListBackendsRequest
-	3,  // 7: localplane.v1.BackendService.WatchBackends:input_type -> localplane.v1.WatchBackendsRequest
-	5,  // 8: localplane.v1.BackendService.ListInstalledBackends:input_type -> localplane.v1.ListInstalledBackendsRequest
-	7,  // 9: localplane.v1.BackendService.LoadModel:input_type -> localplane.v1.LoadModelRequest
-	9,  // 10: localplane.v1.BackendService.ShutdownBackend:input_type -> localplane.v1.ShutdownBackendRequest
-	15, // 11: localplane.v1.BackendService.GetBackendStatus:output_type -> localplane.v1.BackendStatus
-	2,  // 12: localplane.v1.BackendService.ListBackends:output_type -> localplane.v1.ListBackendsResponse
-	4,  // 13: localplane.v1.BackendService.WatchBackends:output_type -> localplane.v1.WatchBackendsResponse
-	6,  // 14: localplane.v1.BackendService.ListInstalledBackends:output_type -> localplane.v1.ListInstalledBackendsResponse
-	8,  // 15: localplane.v1.BackendService.LoadModel:output_type -> localplane.v1.LoadModelResponse
-	10, // 16: localplane.v1.BackendService.ShutdownBackend:output_type -> localplane.v1.ShutdownBackendResponse
-	11, // [11:17] is the sub-list for method output_type
-	5,  // [5:11] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	10, // 0: localplane.v1.ListBackendsResponse.backends:type_name -> localplane.v1.Backend
+	11, // 1: localplane.v1.ListInstalledBackendsResponse.backends:type_name -> localplane.v1.InstalledBackend
+	0,  // 2: localplane.v1.BackendService.GetBackendStatus:input_type -> localplane.v1.GetBackendStatusRequest
+	1,  // 3: localplane.v1.BackendService.ListBackends:input_type -> localplane.v1.ListBackendsRequest
+	3,  // 4: localplane.v1.BackendService.ListInstalledBackends:input_type -> localplane.v1.ListInstalledBackendsRequest
+	5,  // 5: localplane.v1.BackendService.LoadModel:input_type -> localplane.v1.LoadModelRequest
+	7,  // 6: localplane.v1.BackendService.ShutdownBackend:input_type -> localplane.v1.ShutdownBackendRequest
+	9,  // 7: localplane.v1.BackendService.TailBackendLog:input_type -> localplane.v1.TailBackendLogRequest
+	12, // 8: localplane.v1.BackendService.GetBackendStatus:output_type -> localplane.v1.BackendStatus
+	2,  // 9: localplane.v1.BackendService.ListBackends:output_type -> localplane.v1.ListBackendsResponse
+	4,  // 10: localplane.v1.BackendService.ListInstalledBackends:output_type -> localplane.v1.ListInstalledBackendsResponse
+	6,  // 11: localplane.v1.BackendService.LoadModel:output_type -> localplane.v1.LoadModelResponse
+	8,  // 12: localplane.v1.BackendService.ShutdownBackend:output_type -> localplane.v1.ShutdownBackendResponse
+	13, // 13: localplane.v1.BackendService.TailBackendLog:output_type -> localplane.v1.BackendLogRecord
+	8,  // [8:14] is the sub-list for method output_type
+	2,  // [2:8] is the sub-list for method input_type
+	2,  // [2:2] is the sub-list for extension type_name
+	2,  // [2:2] is the sub-list for extension extendee
+	0,  // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_localplane_v1_backend_service_proto_init() }
@@ -767,18 +697,19 @@ func file_localplane_v1_backend_service_proto_init() {
 		return
 	}
 	file_localplane_v1_backend_proto_init()
+	file_localplane_v1_backend_log_proto_init()
 	file_localplane_v1_options_proto_init()
-	file_localplane_v1_watch_proto_init()
+	file_localplane_v1_backend_service_proto_msgTypes[5].OneofWrappers = []any{}
 	file_localplane_v1_backend_service_proto_msgTypes[7].OneofWrappers = []any{}
+	file_localplane_v1_backend_service_proto_msgTypes[8].OneofWrappers = []any{}
 	file_localplane_v1_backend_service_proto_msgTypes[9].OneofWrappers = []any{}
-	file_localplane_v1_backend_service_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_localplane_v1_backend_service_proto_rawDesc), len(file_localplane_v1_backend_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,10 +23,10 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	BackendService_GetBackendStatus_FullMethodName      = "/localplane.v1.BackendService/GetBackendStatus"
 	BackendService_ListBackends_FullMethodName          = "/localplane.v1.BackendService/ListBackends"
-	BackendService_WatchBackends_FullMethodName         = "/localplane.v1.BackendService/WatchBackends"
 	BackendService_ListInstalledBackends_FullMethodName = "/localplane.v1.BackendService/ListInstalledBackends"
 	BackendService_LoadModel_FullMethodName             = "/localplane.v1.BackendService/LoadModel"
 	BackendService_ShutdownBackend_FullMethodName       = "/localplane.v1.BackendService/ShutdownBackend"
+	BackendService_TailBackendLog_FullMethodName        = "/localplane.v1.BackendService/TailBackendLog"
 )
 
 // BackendServiceClient is the client API for BackendService service.
@@ -44,14 +44,6 @@ type BackendServiceClient interface {
 	GetBackendStatus(ctx context.Context, in *GetBackendStatusRequest, opts ...grpc.CallOption) (*BackendStatus, error)
 	// Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model.
 	ListBackends(ctx context.Context, in *ListBackendsRequest, opts ...grpc.CallOption) (*ListBackendsResponse, error)
-	// Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
-	//
-	// The first message comes at once. A change of state is told when it happens, calls that begin and end a tenth of a
-	// second later all together, and the figures of the operating system whenever they were sampled. With the revision of
-	// the last message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where
-	// it was. A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch
-	// already, and ends with `DRAINING` when the service stops.
-	WatchBackends(ctx context.Context, in *WatchBackendsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBackendsResponse], error)
 	// Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
 	// those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
 	ListInstalledBackends(ctx context.Context, in *ListInstalledBackendsRequest, opts ...grpc.CallOption) (*ListInstalledBackendsResponse, error)
@@ -68,6 +60,15 @@ type BackendServiceClient interface {
 	// deadline the call ends with DEADLINE_EXCEEDED while the stop goes on. Answers `MODEL_NOT_LOADED` when the model is
 	// not loaded or not known.
 	ShutdownBackend(ctx context.Context, in *ShutdownBackendRequest, opts ...grpc.CallOption) (*ShutdownBackendResponse, error)
+	// Streams what the backend of a model has written and, with `follow`, what it goes on to write.
+	//
+	// Records are numbered: a number means one record for ever, over rotations of the files and restarts of the backend
+	// and of the service. A stream that follows goes on when the backend stops, fails or starts again, and ends when the
+	// caller leaves or the service stops. A caller that reads slowly holds up nobody: when records are rotated away before
+	// they were sent, a record of kind `GONE` says which. The log of a model that is not loaded, or whose configuration is
+	// gone, can be read; a model that never had a backend has an empty one. Never loads a model. Answers
+	// `MODEL_NOT_FOUND` when there is neither a model nor a log of that name.
+	TailBackendLog(ctx context.Context, in *TailBackendLogRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackendLogRecord], error)
 }
 
 type backendServiceClient struct {
@@ -97,25 +98,6 @@ func (c *backendServiceClient) ListBackends(ctx context.Context, in *ListBackend
 	}
 	return out, nil
 }
-
-func (c *backendServiceClient) WatchBackends(ctx context.Context, in *WatchBackendsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchBackendsResponse], error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &BackendService_ServiceDesc.Streams[0], BackendService_WatchBackends_FullMethodName, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	x := &grpc.GenericClientStream[WatchBackendsRequest, WatchBackendsResponse]{ClientStream: stream}
-	if err := x.ClientStream.SendMsg(in); err != nil {
-		return nil, err
-	}
-	if err := x.ClientStream.CloseSend(); err != nil {
-		return nil, err
-	}
-	return x, nil
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type BackendService_WatchBackendsClient = grpc.ServerStreamingClient[WatchBackendsResponse]
 
 func (c *backendServiceClient) ListInstalledBackends(ctx context.Context, in *ListInstalledBackendsRequest, opts ...grpc.CallOption) (*ListInstalledBackendsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -147,6 +129,25 @@ func (c *backendServiceClient) ShutdownBackend(ctx context.Context, in *Shutdown
 	return out, nil
 }
 
+func (c *backendServiceClient) TailBackendLog(ctx context.Context, in *TailBackendLogRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackendLogRecord], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &BackendService_ServiceDesc.Streams[0], BackendService_TailBackendLog_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TailBackendLogRequest, BackendLogRecord]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type BackendService_TailBackendLogClient = grpc.ServerStreamingClient[BackendLogRecord]
+
 // BackendServiceServer is the server API for BackendService service.
 // All implementations must embed UnimplementedBackendServiceServer
 // for forward compatibility.
@@ -162,14 +163,6 @@ type BackendServiceServer interface {
 	GetBackendStatus(context.Context, *GetBackendStatusRequest) (*BackendStatus, error)
 	// Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model.
 	ListBackends(context.Context, *ListBackendsRequest) (*ListBackendsResponse, error)
-	// Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
-	//
-	// The first message comes at once. A change of state is told when it happens, calls that begin and end a tenth of a
-	// second later all together, and the figures of the operating system whenever they were sampled. With the revision of
-	// the last message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where
-	// it was. A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch
-	// already, and ends with `DRAINING` when the service stops.
-	WatchBackends(*WatchBackendsRequest, grpc.ServerStreamingServer[WatchBackendsResponse]) error
 	// Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
 	// those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
 	ListInstalledBackends(context.Context, *ListInstalledBackendsRequest) (*ListInstalledBackendsResponse, error)
@@ -186,6 +179,15 @@ type BackendServiceServer interface {
 	// deadline the call ends with DEADLINE_EXCEEDED while the stop goes on. Answers `MODEL_NOT_LOADED` when the model is
 	// not loaded or not known.
 	ShutdownBackend(context.Context, *ShutdownBackendRequest) (*ShutdownBackendResponse, error)
+	// Streams what the backend of a model has written and, with `follow`, what it goes on to write.
+	//
+	// Records are numbered: a number means one record for ever, over rotations of the files and restarts of the backend
+	// and of the service. A stream that follows goes on when the backend stops, fails or starts again, and ends when the
+	// caller leaves or the service stops. A caller that reads slowly holds up nobody: when records are rotated away before
+	// they were sent, a record of kind `GONE` says which. The log of a model that is not loaded, or whose configuration is
+	// gone, can be read; a model that never had a backend has an empty one. Never loads a model. Answers
+	// `MODEL_NOT_FOUND` when there is neither a model nor a log of that name.
+	TailBackendLog(*TailBackendLogRequest, grpc.ServerStreamingServer[BackendLogRecord]) error
 	mustEmbedUnimplementedBackendServiceServer()
 }
 
@@ -202,9 +204,6 @@ func (UnimplementedBackendServiceServer) GetBackendStatus(context.Context, *GetB
 func (UnimplementedBackendServiceServer) ListBackends(context.Context, *ListBackendsRequest) (*ListBackendsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListBackends not implemented")
 }
-func (UnimplementedBackendServiceServer) WatchBackends(*WatchBackendsRequest, grpc.ServerStreamingServer[WatchBackendsResponse]) error {
-	return status.Error(codes.Unimplemented, "method WatchBackends not implemented")
-}
 func (UnimplementedBackendServiceServer) ListInstalledBackends(context.Context, *ListInstalledBackendsRequest) (*ListInstalledBackendsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListInstalledBackends not implemented")
 }
@@ -213,6 +212,9 @@ func (UnimplementedBackendServiceServer) LoadModel(context.Context, *LoadModelRe
 }
 func (UnimplementedBackendServiceServer) ShutdownBackend(context.Context, *ShutdownBackendRequest) (*ShutdownBackendResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ShutdownBackend not implemented")
+}
+func (UnimplementedBackendServiceServer) TailBackendLog(*TailBackendLogRequest, grpc.ServerStreamingServer[BackendLogRecord]) error {
+	return status.Error(codes.Unimplemented, "method TailBackendLog not implemented")
 }
 func (UnimplementedBackendServiceServer) mustEmbedUnimplementedBackendServiceServer() {}
 func (UnimplementedBackendServiceServer) testEmbeddedByValue()                        {}
@@ -271,17 +273,6 @@ func _BackendService_ListBackends_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
-func _BackendService_WatchBackends_Handler(srv interface{}, stream grpc.ServerStream) error {
-	m := new(WatchBackendsRequest)
-	if err := stream.RecvMsg(m); err != nil {
-		return err
-	}
-	return srv.(BackendServiceServer).WatchBackends(m, &grpc.GenericServerStream[WatchBackendsRequest, WatchBackendsResponse]{ServerStream: stream})
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type BackendService_WatchBackendsServer = grpc.ServerStreamingServer[WatchBackendsResponse]
-
 func _BackendService_ListInstalledBackends_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListInstalledBackendsRequest)
 	if err := dec(in); err != nil {
@@ -336,6 +327,17 @@ func _BackendService_ShutdownBackend_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _BackendService_TailBackendLog_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TailBackendLogRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(BackendServiceServer).TailBackendLog(m, &grpc.GenericServerStream[TailBackendLogRequest, BackendLogRecord]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type BackendService_TailBackendLogServer = grpc.ServerStreamingServer[BackendLogRecord]
+
 // BackendService_ServiceDesc is the grpc.ServiceDesc for BackendService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -366,8 +368,8 @@ var BackendService_ServiceDesc = grpc.ServiceDesc{
 	},
 	Streams: []grpc.StreamDesc{
 		{
-			StreamName:    "WatchBackends",
-			Handler:       _BackendService_WatchBackends_Handler,
+			StreamName:    "TailBackendLog",
+			Handler:       _BackendService_TailBackendLog_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -20,8 +20,8 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
-import { Backend, BackendProblem, BackendStatus, InstalledBackend } from "./backend.js";
-import { WatchKind } from "./watch.js";
+import { Backend, BackendStatus, InstalledBackend } from "./backend.js";
+import { BackendLogRecord } from "./backend_log.js";
 
 export const protobufPackage = "localplane.v1";
 
@@ -51,39 +51,14 @@ export interface ListBackendsResponse {
   nextPageToken: string;
 }
 
-/** Asks to watch the backends. */
-export interface WatchBackendsRequest {
-  /** Revision of the last message of a watch that was cut: the watch goes on there. Empty starts with a snapshot. */
-  afterRevision: string;
-  /**
-   * Names, aliases or file names of models to tell of, at most 256. Empty means all. A name that means no model yet may
-   * mean one later.
-   */
-  models: string[];
-}
-
-/** What a watcher of the backends is told at once. */
-export interface WatchBackendsResponse {
-  /** Where the watch stands after this message; for `after_revision`. Its form has no meaning. */
-  revision: string;
-  /** How to read the message. */
-  kind: WatchKind;
-  /** Backends that are there, or that changed. */
-  backends: Backend[];
-  /** Names of the models whose backends are gone. Some may never have been told of. */
-  removed: string[];
-}
-
-/** Asks for the backends that can be used. */
+/** Asks for the backends that can be started. */
 export interface ListInstalledBackendsRequest {
 }
 
-/** Backends that can be used, by name. */
+/** Backends that can be started, by name. */
 export interface ListInstalledBackendsResponse {
   /** The backends. */
   backends: InstalledBackend[];
-  /** What lies in the backends folder and cannot be used, by name. */
-  problems: BackendProblem[];
 }
 
 /** Names the model to load. */
@@ -127,6 +102,24 @@ export interface ShutdownBackendResponse {
     | undefined;
   /** Calls in flight that were cut. */
   cutCalls: number;
+}
+
+/** Names the model whose backend's log is asked for, and the part of the log. */
+export interface TailBackendLogRequest {
+  /** Name, alias or file name of the model. */
+  model: string;
+  /** How many of the last records to begin with; 0 means none. Excludes `after_sequence`. Default: 100. */
+  lines?:
+    | number
+    | undefined;
+  /** Whether to go on with what is written from now on. Default: false. */
+  follow: boolean;
+  /**
+   * Sequence of the last record that the caller has: the next one follows. 0 means from the oldest on. A sequence that
+   * the log has not come to gives all of it. Excludes `lines`. Over REST, `Last-Event-ID` says the same, and wins over
+   * both.
+   */
+  afterSequence?: number | undefined;
 }
 
 function createBaseGetBackendStatusRequest(): GetBackendStatusRequest {
@@ -318,164 +311,6 @@ export const ListBackendsResponse: MessageFns<ListBackendsResponse> = {
   },
 };
 
-function createBaseWatchBackendsRequest(): WatchBackendsRequest {
-  return { afterRevision: "", models: [] };
-}
-
-export const WatchBackendsRequest: MessageFns<WatchBackendsRequest> = {
-  encode(message: WatchBackendsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.afterRevision !== "") {
-      writer.uint32(10).string(message.afterRevision);
-    }
-    for (const v of message.models) {
-      writer.uint32(18).string(v!);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): WatchBackendsRequest {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseWatchBackendsRequest();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.afterRevision = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.models.push(reader.string());
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  create<I extends Exact<DeepPartial<WatchBackendsRequest>, I>>(base?: I): WatchBackendsRequest {
-    return WatchBackendsRequest.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<WatchBackendsRequest>, I>>(object: I): WatchBackendsRequest {
-    const message = createBaseWatchBackendsRequest();
-    message.afterRevision = object.afterRevision ?? "";
-    message.models = object.models?.map((e) => e) || [];
-    return message;
-  },
-};
-
-function createBaseWatchBackendsResponse(): WatchBackendsResponse {
-  return { revision: "", kind: 0, backends: [], removed: [] };
-}
-
-export const WatchBackendsResponse: MessageFns<WatchBackendsResponse> = {
-  encode(message: WatchBackendsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.revision !== "") {
-      writer.uint32(10).string(message.revision);
-    }
-    if (message.kind !== 0) {
-      writer.uint32(16).int32(message.kind);
-    }
-    for (const v of message.backends) {
-      Backend.encode(v!, writer.uint32(26).fork()).join();
-    }
-    for (const v of message.removed) {
-      writer.uint32(34).string(v!);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): WatchBackendsResponse {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseWatchBackendsResponse();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.revision = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 16) {
-              break;
-            }
-
-            message.kind = reader.int32() as any;
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.backends.push(Backend.decode(reader, reader.uint32()));
-            continue;
-          }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.removed.push(reader.string());
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  create<I extends Exact<DeepPartial<WatchBackendsResponse>, I>>(base?: I): WatchBackendsResponse {
-    return WatchBackendsResponse.fromPartial(base ?? ({} as any));
-  },
-  fromPartial<I extends Exact<DeepPartial<WatchBackendsResponse>, I>>(object: I): WatchBackendsResponse {
-    const message = createBaseWatchBackendsResponse();
-    message.revision = object.revision ?? "";
-    message.kind = object.kind ?? 0;
-    message.backends = object.backends?.map((e) => Backend.fromPartial(e)) || [];
-    message.removed = object.removed?.map((e) => e) || [];
-    return message;
-  },
-};
-
 function createBaseListInstalledBackendsRequest(): ListInstalledBackendsRequest {
   return {};
 }
@@ -520,16 +355,13 @@ export const ListInstalledBackendsRequest: MessageFns<ListInstalledBackendsReque
 };
 
 function createBaseListInstalledBackendsResponse(): ListInstalledBackendsResponse {
-  return { backends: [], problems: [] };
+  return { backends: [] };
 }
 
 export const ListInstalledBackendsResponse: MessageFns<ListInstalledBackendsResponse> = {
   encode(message: ListInstalledBackendsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.backends) {
       InstalledBackend.encode(v!, writer.uint32(10).fork()).join();
-    }
-    for (const v of message.problems) {
-      BackendProblem.encode(v!, writer.uint32(18).fork()).join();
     }
     return writer;
   },
@@ -555,14 +387,6 @@ export const ListInstalledBackendsResponse: MessageFns<ListInstalledBackendsResp
             message.backends.push(InstalledBackend.decode(reader, reader.uint32()));
             continue;
           }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.problems.push(BackendProblem.decode(reader, reader.uint32()));
-            continue;
-          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -583,7 +407,6 @@ export const ListInstalledBackendsResponse: MessageFns<ListInstalledBackendsResp
   ): ListInstalledBackendsResponse {
     const message = createBaseListInstalledBackendsResponse();
     message.backends = object.backends?.map((e) => InstalledBackend.fromPartial(e)) || [];
-    message.problems = object.problems?.map((e) => BackendProblem.fromPartial(e)) || [];
     return message;
   },
 };
@@ -892,6 +715,97 @@ export const ShutdownBackendResponse: MessageFns<ShutdownBackendResponse> = {
   },
 };
 
+function createBaseTailBackendLogRequest(): TailBackendLogRequest {
+  return { model: "", lines: undefined, follow: false, afterSequence: undefined };
+}
+
+export const TailBackendLogRequest: MessageFns<TailBackendLogRequest> = {
+  encode(message: TailBackendLogRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.model !== "") {
+      writer.uint32(10).string(message.model);
+    }
+    if (message.lines !== undefined) {
+      writer.uint32(16).int32(message.lines);
+    }
+    if (message.follow !== false) {
+      writer.uint32(24).bool(message.follow);
+    }
+    if (message.afterSequence !== undefined) {
+      writer.uint32(32).int64(message.afterSequence);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TailBackendLogRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTailBackendLogRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.model = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.lines = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.follow = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.afterSequence = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<TailBackendLogRequest>, I>>(base?: I): TailBackendLogRequest {
+    return TailBackendLogRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<TailBackendLogRequest>, I>>(object: I): TailBackendLogRequest {
+    const message = createBaseTailBackendLogRequest();
+    message.model = object.model ?? "";
+    message.lines = object.lines ?? undefined;
+    message.follow = object.follow ?? false;
+    message.afterSequence = object.afterSequence ?? undefined;
+    return message;
+  },
+};
+
 /** Starts, watches and stops backends. */
 export type BackendServiceService = typeof BackendServiceService;
 export const BackendServiceService = {
@@ -900,8 +814,8 @@ export const BackendServiceService = {
    *
    * Never loads a model and never waits for one: the backend is asked for its own figures for at most one second.
    * Answers `MODEL_NOT_LOADED` when the model is not loaded or not known, `BACKEND_FAILED` with the exit code when its
-   * process ended by itself, `BACKEND_STATUS_FAILED` when the backend runs outside this service and does not report its
-   * status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
+   * process ended by itself, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has
+   * control characters.
    */
   getBackendStatus: {
     path: "/localplane.v1.BackendService/GetBackendStatus" as const,
@@ -924,29 +838,7 @@ export const BackendServiceService = {
       Buffer.from(ListBackendsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListBackendsResponse => ListBackendsResponse.decode(value),
   },
-  /**
-   * Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
-   *
-   * The first message comes at once. A change of state is told when it happens, calls that begin and end a tenth of a
-   * second later all together, and the figures of the operating system whenever they were sampled. With the revision of
-   * the last message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where
-   * it was. A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch
-   * already, and ends with `DRAINING` when the service stops.
-   */
-  watchBackends: {
-    path: "/localplane.v1.BackendService/WatchBackends" as const,
-    requestStream: false as const,
-    responseStream: true as const,
-    requestSerialize: (value: WatchBackendsRequest): Buffer => Buffer.from(WatchBackendsRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): WatchBackendsRequest => WatchBackendsRequest.decode(value),
-    responseSerialize: (value: WatchBackendsResponse): Buffer =>
-      Buffer.from(WatchBackendsResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): WatchBackendsResponse => WatchBackendsResponse.decode(value),
-  },
-  /**
-   * Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
-   * those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
-   */
+  /** Lists the backends that can be started, by name. */
   listInstalledBackends: {
     path: "/localplane.v1.BackendService/ListInstalledBackends" as const,
     requestStream: false as const,
@@ -962,9 +854,8 @@ export const BackendServiceService = {
    * Loads a model and answers when it is ready, or at once when `wait` is false.
    *
    * Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-   * not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
-   * that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
-   * with the last lines of the backend's log when it does not load.
+   * not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, and `LOAD_FAILED` with the last lines of the
+   * backend's log when it does not load.
    */
   loadModel: {
     path: "/localplane.v1.BackendService/LoadModel" as const,
@@ -993,6 +884,26 @@ export const BackendServiceService = {
       Buffer.from(ShutdownBackendResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ShutdownBackendResponse => ShutdownBackendResponse.decode(value),
   },
+  /**
+   * Streams what the backend of a model has written and, with `follow`, what it goes on to write.
+   *
+   * Records are numbered: a number means one record for ever, over rotations of the files and restarts of the backend
+   * and of the service. A stream that follows goes on when the backend stops, fails or starts again, and ends when the
+   * caller leaves or the service stops. A caller that reads slowly holds up nobody: when records are rotated away before
+   * they were sent, a record of kind `GONE` says which. The log of a model that is not loaded, or whose configuration is
+   * gone, can be read; a model that never had a backend has an empty one. Never loads a model. Answers
+   * `MODEL_NOT_FOUND` when there is neither a model nor a log of that name.
+   */
+  tailBackendLog: {
+    path: "/localplane.v1.BackendService/TailBackendLog" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: TailBackendLogRequest): Buffer =>
+      Buffer.from(TailBackendLogRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): TailBackendLogRequest => TailBackendLogRequest.decode(value),
+    responseSerialize: (value: BackendLogRecord): Buffer => Buffer.from(BackendLogRecord.encode(value).finish()),
+    responseDeserialize: (value: Buffer): BackendLogRecord => BackendLogRecord.decode(value),
+  },
 } as const;
 
 export interface BackendServiceServer extends UntypedServiceImplementation {
@@ -1001,34 +912,20 @@ export interface BackendServiceServer extends UntypedServiceImplementation {
    *
    * Never loads a model and never waits for one: the backend is asked for its own figures for at most one second.
    * Answers `MODEL_NOT_LOADED` when the model is not loaded or not known, `BACKEND_FAILED` with the exit code when its
-   * process ended by itself, `BACKEND_STATUS_FAILED` when the backend runs outside this service and does not report its
-   * status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
+   * process ended by itself, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has
+   * control characters.
    */
   getBackendStatus: handleUnaryCall<GetBackendStatusRequest, BackendStatus>;
   /** Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model. */
   listBackends: handleUnaryCall<ListBackendsRequest, ListBackendsResponse>;
-  /**
-   * Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
-   *
-   * The first message comes at once. A change of state is told when it happens, calls that begin and end a tenth of a
-   * second later all together, and the figures of the operating system whenever they were sampled. With the revision of
-   * the last message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where
-   * it was. A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch
-   * already, and ends with `DRAINING` when the service stops.
-   */
-  watchBackends: handleServerStreamingCall<WatchBackendsRequest, WatchBackendsResponse>;
-  /**
-   * Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
-   * those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
-   */
+  /** Lists the backends that can be started, by name. */
   listInstalledBackends: handleUnaryCall<ListInstalledBackendsRequest, ListInstalledBackendsResponse>;
   /**
    * Loads a model and answers when it is ready, or at once when `wait` is false.
    *
    * Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-   * not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
-   * that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
-   * with the last lines of the backend's log when it does not load.
+   * not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, and `LOAD_FAILED` with the last lines of the
+   * backend's log when it does not load.
    */
   loadModel: handleUnaryCall<LoadModelRequest, LoadModelResponse>;
   /**
@@ -1039,6 +936,17 @@ export interface BackendServiceServer extends UntypedServiceImplementation {
    * not loaded or not known.
    */
   shutdownBackend: handleUnaryCall<ShutdownBackendRequest, ShutdownBackendResponse>;
+  /**
+   * Streams what the backend of a model has written and, with `follow`, what it goes on to write.
+   *
+   * Records are numbered: a number means one record for ever, over rotations of the files and restarts of the backend
+   * and of the service. A stream that follows goes on when the backend stops, fails or starts again, and ends when the
+   * caller leaves or the service stops. A caller that reads slowly holds up nobody: when records are rotated away before
+   * they were sent, a record of kind `GONE` says which. The log of a model that is not loaded, or whose configuration is
+   * gone, can be read; a model that never had a backend has an empty one. Never loads a model. Answers
+   * `MODEL_NOT_FOUND` when there is neither a model nor a log of that name.
+   */
+  tailBackendLog: handleServerStreamingCall<TailBackendLogRequest, BackendLogRecord>;
 }
 
 export interface BackendServiceClient extends Client {
@@ -1047,8 +955,8 @@ export interface BackendServiceClient extends Client {
    *
    * Never loads a model and never waits for one: the backend is asked for its own figures for at most one second.
    * Answers `MODEL_NOT_LOADED` when the model is not loaded or not known, `BACKEND_FAILED` with the exit code when its
-   * process ended by itself, `BACKEND_STATUS_FAILED` when the backend runs outside this service and does not report its
-   * status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
+   * process ended by itself, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has
+   * control characters.
    */
   getBackendStatus(
     request: GetBackendStatusRequest,
@@ -1081,28 +989,7 @@ export interface BackendServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListBackendsResponse) => void,
   ): ClientUnaryCall;
-  /**
-   * Watches the backends: gives those that ListBackends lists, then every change of them, until the caller goes away.
-   *
-   * The first message comes at once. A change of state is told when it happens, calls that begin and end a tenth of a
-   * second later all together, and the figures of the operating system whenever they were sampled. With the revision of
-   * the last message in `after_revision`, or over REST in the header `Last-Event-ID`, a watch that was cut goes on where
-   * it was. A slow reader finds changes joined and holds up nobody. Answers `TOO_MANY_REQUESTS` when too many watch
-   * already, and ends with `DRAINING` when the service stops.
-   */
-  watchBackends(
-    request: WatchBackendsRequest,
-    options?: Partial<CallOptions>,
-  ): ClientReadableStream<WatchBackendsResponse>;
-  watchBackends(
-    request: WatchBackendsRequest,
-    metadata?: Metadata,
-    options?: Partial<CallOptions>,
-  ): ClientReadableStream<WatchBackendsResponse>;
-  /**
-   * Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
-   * those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
-   */
+  /** Lists the backends that can be started, by name. */
   listInstalledBackends(
     request: ListInstalledBackendsRequest,
     callback: (error: ServiceError | null, response: ListInstalledBackendsResponse) => void,
@@ -1122,9 +1009,8 @@ export interface BackendServiceClient extends Client {
    * Loads a model and answers when it is ready, or at once when `wait` is false.
    *
    * Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-   * not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
-   * that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
-   * with the last lines of the backend's log when it does not load.
+   * not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, and `LOAD_FAILED` with the last lines of the
+   * backend's log when it does not load.
    */
   loadModel(
     request: LoadModelRequest,
@@ -1163,6 +1049,25 @@ export interface BackendServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ShutdownBackendResponse) => void,
   ): ClientUnaryCall;
+  /**
+   * Streams what the backend of a model has written and, with `follow`, what it goes on to write.
+   *
+   * Records are numbered: a number means one record for ever, over rotations of the files and restarts of the backend
+   * and of the service. A stream that follows goes on when the backend stops, fails or starts again, and ends when the
+   * caller leaves or the service stops. A caller that reads slowly holds up nobody: when records are rotated away before
+   * they were sent, a record of kind `GONE` says which. The log of a model that is not loaded, or whose configuration is
+   * gone, can be read; a model that never had a backend has an empty one. Never loads a model. Answers
+   * `MODEL_NOT_FOUND` when there is neither a model nor a log of that name.
+   */
+  tailBackendLog(
+    request: TailBackendLogRequest,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<BackendLogRecord>;
+  tailBackendLog(
+    request: TailBackendLogRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<BackendLogRecord>;
 }
 
 export const BackendServiceClient = makeGenericClientConstructor(
