@@ -27,6 +27,7 @@ from localplane_server.models.catalog import Defaults, ModelCatalog
 from localplane_server.openai_servers import key_variables
 from localplane_server.p2p.network import NoNetwork
 from localplane_server.readiness import Readiness
+from localplane_server.resources.device_uses import DeviceUses
 from localplane_server.resources.inventory import Inventory
 from localplane_server.rpc.access import KeyAuthenticator, read_keys
 from localplane_server.rpc.backend_service import BackendServicer
@@ -201,7 +202,9 @@ async def running(
             is_elsewhere=starter.is_elsewhere,
             autoload=not settings.no_autoload,
         )
-        monitor = Monitor(scheduler, sampler, bus)
+        devices = DeviceUses()
+        stack.callback(devices.close)
+        monitor = Monitor(scheduler, sampler, bus, devices=devices)
         backend_feed = BackendFeed(scheduler, monitor, bus)
         logs = BackendLogs(catalog, archive)
         inventory = Inventory({"data": settings.data_dir, "models": models_dir})

@@ -259,12 +259,19 @@ def _status_facts(answer: backend_pb2.BackendStatus) -> list[str]:
             "reported",
             f"{size(own.total)}: {parts}" if answer.HasField("memory") else UNKNOWN,
         ),
+        *[(device.name, _device_words(device)) for device in answer.devices],
         ("processor", percent(answer.cpu_percent if answer.HasField("cpu_percent") else None)),
         ("calls", str(answer.in_flight)),
         ("last used", since(answer.last_used if answer.HasField("last_used") else None)),
         ("restarts", str(answer.restarts)),
     ]
     return facts(pairs + [(f"no {name}", why) for name, why in sorted(answer.unknown.items())])
+
+
+def _device_words(device: backend_pb2.DeviceMemory) -> str:
+    used = size(device.used if device.HasField("used") else None)
+    total = size(device.total if device.HasField("total") else None)
+    return f"{used} of {total}"
 
 
 def _stopped(model: str, answer: backend_service_pb2.ShutdownBackendResponse) -> str:

@@ -14,7 +14,8 @@ from localplane.v1 import (
 )
 from localplane_server.errors import InvalidArgumentError
 from localplane_server.models.catalog import ModelCatalog
-from localplane_server.rpc.convert import backend_to_proto, report_to_proto, stops_to_proto
+from localplane_server.rpc.backend_status import report_to_proto
+from localplane_server.rpc.convert import backend_to_proto, stops_to_proto
 from localplane_server.rpc.installed_backends import backend_problems, installed_to_proto
 from localplane_server.rpc.log_records import log_record_to_proto, sequence_of
 from localplane_server.rpc.pages import page

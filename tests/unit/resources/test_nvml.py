@@ -25,6 +25,8 @@ class FakeNvml:
     def __init__(self) -> None:
         self.failure: str | None = None
         self.unsupported: set[str] = set()
+        self.computing: list[Any] = []
+        self.drawing: list[Any] = []
         self.opened = 0
         self.closed = 0
 
@@ -62,6 +64,12 @@ class FakeNvml:
     def nvmlDeviceGetTemperature(self, _handle: int, _sensor: int) -> Any:  # noqa: N802
         return self._answer("temperature", 0)
 
+    def nvmlDeviceGetComputeRunningProcesses(self, _handle: int) -> Any:  # noqa: N802
+        return self._answer("processes", self.computing)
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, _handle: int) -> Any:  # noqa: N802
+        return self._answer("processes", self.drawing)
+
     def _answer(self, what: str, answer: Any) -> Any:
         if what in self.unsupported:
             raise NVMLError("Not Supported")
@@ -90,6 +98,51 @@ def test_what_a_device_does_not_support() -> None:
     assert (None, None, None) == (device.memory_total, device.memory_used, device.address)
     names = ("memory_total", "memory_used", "utilization_percent", "temperature_celsius", "address")
     assert dict.fromkeys(names, "Not Supported") == device.unknown
+
+
+def process(pid: int, used: int | None) -> Any:
+    return SimpleNamespace(pid=pid, usedGpuMemory=used)
+
+
+def test_processes() -> None:
+    """Each process has what it uses, once, even when it both computes and draws; unknown is not zero."""
+    fake = FakeNvml()
+    fake.computing = [process(1, 100), process(2, None), process(3, 7)]
+    fake.drawing = [process(3, 7), process(4, 0)]
+    uses, problems = Nvml(lambda: fake).uses()
+
+    assert [(1, 100), (2, None), (3, 7), (4, 0)] == [(use.pid, use.used_bytes) for use in uses]
+    assert {("NVIDIA GeForce RTX 4090", "0000:0a:00.0", 24 << 30)} == {
+        (use.name, use.address, use.total_bytes) for use in uses
+    }
+    assert [] == problems
+
+
+def test_processes_that_are_not_told() -> None:
+    """A device that does not list its processes is named, with the library's words."""
+    fake = FakeNvml()
+    fake.computing = [process(1, 100)]
+    fake.unsupported = {"processes"}
+
+    assert ([], ["NVIDIA GeForce RTX 4090: Not Supported"]) == Nvml(lambda: fake).uses()
+
+
+def test_processes_of_a_device_without_memory() -> None:
+    """What else a device does not tell is null."""
+    fake = FakeNvml()
+    fake.computing = [process(1, 100)]
+    fake.unsupported = {"memory", "pci"}
+    ((use,), _) = Nvml(lambda: fake).uses()
+
+    assert (None, None, 100) == (use.address, use.total_bytes, use.used_bytes)
+
+
+def test_processes_without_a_library() -> None:
+    """Without the library there is a reason."""
+    fake = FakeNvml()
+    fake.failure = "NVML Shared Library Not Found"
+    with pytest.raises(NvmlUnavailableError, match="Shared Library Not Found"):
+        Nvml(lambda: fake).uses()
 
 
 def test_opened_once_and_closed() -> None:
