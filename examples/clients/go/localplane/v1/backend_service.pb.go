@@ -180,7 +180,7 @@ func (x *ListBackendsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Asks for the backends that can be started.
+// Asks for the backends that can be used.
 type ListInstalledBackendsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -217,11 +217,13 @@ func (*ListInstalledBackendsRequest) Descriptor() ([]byte, []int) {
 	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{3}
 }
 
-// Backends that can be started, by name.
+// Backends that can be used, by name.
 type ListInstalledBackendsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The backends.
-	Backends      []*InstalledBackend `protobuf:"bytes,1,rep,name=backends,proto3" json:"backends,omitempty"`
+	Backends []*InstalledBackend `protobuf:"bytes,1,rep,name=backends,proto3" json:"backends,omitempty"`
+	// What lies in the backends folder and cannot be used, by name.
+	Problems      []*BackendProblem `protobuf:"bytes,2,rep,name=problems,proto3" json:"problems,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -259,6 +261,13 @@ func (*ListInstalledBackendsResponse) Descriptor() ([]byte, []int) {
 func (x *ListInstalledBackendsResponse) GetBackends() []*InstalledBackend {
 	if x != nil {
 		return x.Backends
+	}
+	return nil
+}
+
+func (x *ListInstalledBackendsResponse) GetProblems() []*BackendProblem {
+	if x != nil {
+		return x.Problems
 	}
 	return nil
 }
@@ -600,9 +609,10 @@ const file_localplane_v1_backend_service_proto_rawDesc = "" +
 	"\x14ListBackendsResponse\x122\n" +
 	"\bbackends\x18\x01 \x03(\v2\x16.localplane.v1.BackendR\bbackends\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x1e\n" +
-	"\x1cListInstalledBackendsRequest\"\\\n" +
+	"\x1cListInstalledBackendsRequest\"\x97\x01\n" +
 	"\x1dListInstalledBackendsResponse\x12;\n" +
-	"\bbackends\x18\x01 \x03(\v2\x1f.localplane.v1.InstalledBackendR\bbackends\"l\n" +
+	"\bbackends\x18\x01 \x03(\v2\x1f.localplane.v1.InstalledBackendR\bbackends\x129\n" +
+	"\bproblems\x18\x02 \x03(\v2\x1d.localplane.v1.BackendProblemR\bproblems\"l\n" +
 	"\x10LoadModelRequest\x120\n" +
 	"\x05model\x18\x01 \x01(\tB\x1a\xe2A\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAMER\x05model\x12\x1d\n" +
 	"\x04wait\x18\x02 \x01(\bB\x04\xe2A\x01\x01H\x00R\x04wait\x88\x01\x01B\a\n" +
@@ -666,29 +676,31 @@ var file_localplane_v1_backend_service_proto_goTypes = []any{
 	(*TailBackendLogRequest)(nil),         // 9: localplane.v1.TailBackendLogRequest
 	(*Backend)(nil),                       // 10: localplane.v1.Backend
 	(*InstalledBackend)(nil),              // 11: localplane.v1.InstalledBackend
-	(*BackendStatus)(nil),                 // 12: localplane.v1.BackendStatus
-	(*BackendLogRecord)(nil),              // 13: localplane.v1.BackendLogRecord
+	(*BackendProblem)(nil),                // 12: localplane.v1.BackendProblem
+	(*BackendStatus)(nil),                 // 13: localplane.v1.BackendStatus
+	(*BackendLogRecord)(nil),              // 14: localplane.v1.BackendLogRecord
 }
 var file_localplane_v1_backend_service_proto_depIdxs = []int32{
 	10, // 0: localplane.v1.ListBackendsResponse.backends:type_name -> localplane.v1.Backend
 	11, // 1: localplane.v1.ListInstalledBackendsResponse.backends:type_name -> localplane.v1.InstalledBackend
-	0,  // 2: localplane.v1.BackendService.GetBackendStatus:input_type -> localplane.v1.GetBackendStatusRequest
-	1,  // 3: localplane.v1.BackendService.ListBackends:input_type -> localplane.v1.ListBackendsRequest
-	3,  // 4: localplane.v1.BackendService.ListInstalledBackends:input_type -> localplane.v1.ListInstalledBackendsRequest
-	5,  // 5: localplane.v1.BackendService.LoadModel:input_type -> localplane.v1.LoadModelRequest
-	7,  // 6: localplane.v1.BackendService.ShutdownBackend:input_type -> localplane.v1.ShutdownBackendRequest
-	9,  // 7: localplane.v1.BackendService.TailBackendLog:input_type -> localplane.v1.TailBackendLogRequest
-	12, // 8: localplane.v1.BackendService.GetBackendStatus:output_type -> localplane.v1.BackendStatus
-	2,  // 9: localplane.v1.BackendService.ListBackends:output_type -> localplane.v1.ListBackendsResponse
-	4,  // 10: localplane.v1.BackendService.ListInstalledBackends:output_type -> localplane.v1.ListInstalledBackendsResponse
-	6,  // 11: localplane.v1.BackendService.LoadModel:output_type -> localplane.v1.LoadModelResponse
-	8,  // 12: localplane.v1.BackendService.ShutdownBackend:output_type -> localplane.v1.ShutdownBackendResponse
-	13, // 13: localplane.v1.BackendService.TailBackendLog:output_type -> localplane.v1.BackendLogRecord
-	8,  // [8:14] is the sub-list for method output_type
-	2,  // [2:8] is the sub-list for method input_type
-	2,  // [2:2] is the sub-list for extension type_name
-	2,  // [2:2] is the sub-list for extension extendee
-	0,  // [0:2] is the sub-list for field type_name
+	12, // 2: localplane.v1.ListInstalledBackendsResponse.problems:type_name -> localplane.v1.BackendProblem
+	0,  // 3: localplane.v1.BackendService.GetBackendStatus:input_type -> localplane.v1.GetBackendStatusRequest
+	1,  // 4: localplane.v1.BackendService.ListBackends:input_type -> localplane.v1.ListBackendsRequest
+	3,  // 5: localplane.v1.BackendService.ListInstalledBackends:input_type -> localplane.v1.ListInstalledBackendsRequest
+	5,  // 6: localplane.v1.BackendService.LoadModel:input_type -> localplane.v1.LoadModelRequest
+	7,  // 7: localplane.v1.BackendService.ShutdownBackend:input_type -> localplane.v1.ShutdownBackendRequest
+	9,  // 8: localplane.v1.BackendService.TailBackendLog:input_type -> localplane.v1.TailBackendLogRequest
+	13, // 9: localplane.v1.BackendService.GetBackendStatus:output_type -> localplane.v1.BackendStatus
+	2,  // 10: localplane.v1.BackendService.ListBackends:output_type -> localplane.v1.ListBackendsResponse
+	4,  // 11: localplane.v1.BackendService.ListInstalledBackends:output_type -> localplane.v1.ListInstalledBackendsResponse
+	6,  // 12: localplane.v1.BackendService.LoadModel:output_type -> localplane.v1.LoadModelResponse
+	8,  // 13: localplane.v1.BackendService.ShutdownBackend:output_type -> localplane.v1.ShutdownBackendResponse
+	14, // 14: localplane.v1.BackendService.TailBackendLog:output_type -> localplane.v1.BackendLogRecord
+	9,  // [9:15] is the sub-list for method output_type
+	3,  // [3:9] is the sub-list for method input_type
+	3,  // [3:3] is the sub-list for extension type_name
+	3,  // [3:3] is the sub-list for extension extendee
+	0,  // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_localplane_v1_backend_service_proto_init() }

@@ -20,7 +20,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
-import { Backend, BackendStatus, InstalledBackend } from "./backend.js";
+import { Backend, BackendProblem, BackendStatus, InstalledBackend } from "./backend.js";
 import { BackendLogRecord } from "./backend_log.js";
 
 export const protobufPackage = "localplane.v1";
@@ -51,14 +51,16 @@ export interface ListBackendsResponse {
   nextPageToken: string;
 }
 
-/** Asks for the backends that can be started. */
+/** Asks for the backends that can be used. */
 export interface ListInstalledBackendsRequest {
 }
 
-/** Backends that can be started, by name. */
+/** Backends that can be used, by name. */
 export interface ListInstalledBackendsResponse {
   /** The backends. */
   backends: InstalledBackend[];
+  /** What lies in the backends folder and cannot be used, by name. */
+  problems: BackendProblem[];
 }
 
 /** Names the model to load. */
@@ -355,13 +357,16 @@ export const ListInstalledBackendsRequest: MessageFns<ListInstalledBackendsReque
 };
 
 function createBaseListInstalledBackendsResponse(): ListInstalledBackendsResponse {
-  return { backends: [] };
+  return { backends: [], problems: [] };
 }
 
 export const ListInstalledBackendsResponse: MessageFns<ListInstalledBackendsResponse> = {
   encode(message: ListInstalledBackendsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.backends) {
       InstalledBackend.encode(v!, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.problems) {
+      BackendProblem.encode(v!, writer.uint32(18).fork()).join();
     }
     return writer;
   },
@@ -387,6 +392,14 @@ export const ListInstalledBackendsResponse: MessageFns<ListInstalledBackendsResp
             message.backends.push(InstalledBackend.decode(reader, reader.uint32()));
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.problems.push(BackendProblem.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -407,6 +420,7 @@ export const ListInstalledBackendsResponse: MessageFns<ListInstalledBackendsResp
   ): ListInstalledBackendsResponse {
     const message = createBaseListInstalledBackendsResponse();
     message.backends = object.backends?.map((e) => InstalledBackend.fromPartial(e)) || [];
+    message.problems = object.problems?.map((e) => BackendProblem.fromPartial(e)) || [];
     return message;
   },
 };
@@ -814,8 +828,8 @@ export const BackendServiceService = {
    *
    * Never loads a model and never waits for one: the backend is asked for its own figures for at most one second.
    * Answers `MODEL_NOT_LOADED` when the model is not loaded or not known, `BACKEND_FAILED` with the exit code when its
-   * process ended by itself, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has
-   * control characters.
+   * process ended by itself, `BACKEND_STATUS_FAILED` when the backend runs outside this service and does not report its
+   * status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
    */
   getBackendStatus: {
     path: "/localplane.v1.BackendService/GetBackendStatus" as const,
@@ -838,7 +852,10 @@ export const BackendServiceService = {
       Buffer.from(ListBackendsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListBackendsResponse => ListBackendsResponse.decode(value),
   },
-  /** Lists the backends that can be started, by name. */
+  /**
+   * Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
+   * those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
+   */
   listInstalledBackends: {
     path: "/localplane.v1.BackendService/ListInstalledBackends" as const,
     requestStream: false as const,
@@ -854,8 +871,9 @@ export const BackendServiceService = {
    * Loads a model and answers when it is ready, or at once when `wait` is false.
    *
    * Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-   * not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, and `LOAD_FAILED` with the last lines of the
-   * backend's log when it does not load.
+   * not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
+   * that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
+   * with the last lines of the backend's log when it does not load.
    */
   loadModel: {
     path: "/localplane.v1.BackendService/LoadModel" as const,
@@ -912,20 +930,24 @@ export interface BackendServiceServer extends UntypedServiceImplementation {
    *
    * Never loads a model and never waits for one: the backend is asked for its own figures for at most one second.
    * Answers `MODEL_NOT_LOADED` when the model is not loaded or not known, `BACKEND_FAILED` with the exit code when its
-   * process ended by itself, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has
-   * control characters.
+   * process ended by itself, `BACKEND_STATUS_FAILED` when the backend runs outside this service and does not report its
+   * status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
    */
   getBackendStatus: handleUnaryCall<GetBackendStatusRequest, BackendStatus>;
   /** Lists the backends that run, that are being started or stopped, or that have failed, by the name of their model. */
   listBackends: handleUnaryCall<ListBackendsRequest, ListBackendsResponse>;
-  /** Lists the backends that can be started, by name. */
+  /**
+   * Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
+   * those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
+   */
   listInstalledBackends: handleUnaryCall<ListInstalledBackendsRequest, ListInstalledBackendsResponse>;
   /**
    * Loads a model and answers when it is ready, or at once when `wait` is false.
    *
    * Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-   * not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, and `LOAD_FAILED` with the last lines of the
-   * backend's log when it does not load.
+   * not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
+   * that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
+   * with the last lines of the backend's log when it does not load.
    */
   loadModel: handleUnaryCall<LoadModelRequest, LoadModelResponse>;
   /**
@@ -955,8 +977,8 @@ export interface BackendServiceClient extends Client {
    *
    * Never loads a model and never waits for one: the backend is asked for its own figures for at most one second.
    * Answers `MODEL_NOT_LOADED` when the model is not loaded or not known, `BACKEND_FAILED` with the exit code when its
-   * process ended by itself, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has
-   * control characters.
+   * process ended by itself, `BACKEND_STATUS_FAILED` when the backend runs outside this service and does not report its
+   * status, and `INVALID_MODEL_NAME` when the name is missing, blank, longer than 255 bytes or has control characters.
    */
   getBackendStatus(
     request: GetBackendStatusRequest,
@@ -989,7 +1011,10 @@ export interface BackendServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListBackendsResponse) => void,
   ): ClientUnaryCall;
-  /** Lists the backends that can be started, by name. */
+  /**
+   * Lists the backends that can be used, by name: those that come with the service, those in the backends folder, and
+   * those that the operator named. What lies in the folder and cannot be used is told in `problems`, over gRPC.
+   */
   listInstalledBackends(
     request: ListInstalledBackendsRequest,
     callback: (error: ServiceError | null, response: ListInstalledBackendsResponse) => void,
@@ -1009,8 +1034,9 @@ export interface BackendServiceClient extends Client {
    * Loads a model and answers when it is ready, or at once when `wait` is false.
    *
    * Loading a loaded model does nothing. Concurrent loads of one model are one load, and a caller that goes away does
-   * not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, and `LOAD_FAILED` with the last lines of the
-   * backend's log when it does not load.
+   * not cancel it. Answers `MODEL_NOT_FOUND` when there is no such model, `BACKEND_NOT_INSTALLED` when its backend is none
+   * that can be used, `EXTERNAL_SERVER_TAKEN` when the server that is to hold it holds another model, and `LOAD_FAILED`
+   * with the last lines of the backend's log when it does not load.
    */
   loadModel(
     request: LoadModelRequest,
