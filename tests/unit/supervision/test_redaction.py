@@ -23,11 +23,11 @@ def test_text() -> None:
     """Each secret is replaced wherever it stands; the rest stays."""
     text = "401: hf_0123456789 is no key (/usr/bin:/usr/local/bin); correct horses"
 
-    assert "401: *** is no key (/usr/bin:/usr/local/bin); ***s" == redacted(text, ENVIRONMENT)
+    assert "401: *** is no key (/usr/bin:/usr/local/bin); ***s" == redacted(text, secrets_in(ENVIRONMENT))
 
 
 def test_one_within_another() -> None:
     """A secret that contains another one leaves no part of itself."""
     environment = {"A_KEY": "12345678", "B_KEY": "12345678abcdefgh"}
 
-    assert "***" == redacted("12345678abcdefgh", environment)
+    assert "***" == redacted("12345678abcdefgh", secrets_in(environment))
