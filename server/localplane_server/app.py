@@ -237,7 +237,7 @@ async def running(
                 programs,
                 catalog,
                 backend_feed,
-                logs,
+                logs=logs,
                 grace_seconds=settings.shutdown_grace,
             ),
             inference=InferenceServicer(

@@ -14,8 +14,11 @@ from typing import Any
 
 import grpc
 import httpx
+import psutil
 import pytest
 
+from backend_trees import until
+from fake_nvml import FakeNvml, process
 from localplane.v1 import backend_pb2 as b
 from localplane.v1 import (
     backend_service_pb2,
@@ -25,6 +28,7 @@ from localplane.v1 import (
 )
 from localplane_server.app import App, running
 from localplane_server.config import Endpoint, Settings
+from localplane_server.resources import device_uses
 from localplane_server.scheduling import monitor
 from localplane_server.supervision.keeper_handle import start_keeper
 from localplane_server.supervision.programs import BackendProgram, BackendPrograms
@@ -126,6 +130,10 @@ async def failing(call: Any) -> grpc.aio.AioRpcError:
     return caught.value
 
 
+def children_of(pid: int) -> list[int]:
+    return [one.pid for one in psutil.Process(pid).children(recursive=True)]
+
+
 def has_system_figures(answer: b.BackendStatus) -> bool:
     return (
         answer.memory_info.rss > 0
@@ -188,6 +196,56 @@ class TestFigures:
         async with asyncio.timeout(30):
             while (await status(backends, "slow")).state != b.MONITOR_STATE_READY:
                 await asyncio.sleep(0.05)
+
+
+class TestDevices:
+    @pytest.fixture
+    def nvml(self, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+        """NVIDIA's library, from before the service looks for it."""
+        fake = FakeNvml()
+        monkeypatch.setitem(sys.modules, "pynvml", fake)
+        monkeypatch.setattr(device_uses, "FRESH_SECONDS", 0.0)
+        return fake
+
+    async def test_of_the_whole_tree(self, nvml: FakeNvml, backends: Any) -> None:
+        """What devices list for the backend and its children counts, and nobody else's does."""
+        await load(backends, "family")
+        pid = (await status(backends, "family")).pid
+        await until(lambda: children_of(pid))
+        (child,) = children_of(pid)
+        nvml.computing = [process(pid, 100), process(child, 20), process(1, 5000)]
+        nvml.drawing = [process(pid, 100)]
+        async with asyncio.timeout(30):  # the tree is read now and then
+            while (answer := await status(backends, "family")).devices[0].used != 120:
+                await asyncio.sleep(0.05)
+        (device,) = answer.devices
+
+        assert ("NVIDIA GeForce RTX 4090", "0000:0a:00.0", 24 << 30) == (
+            device.name,
+            device.address,
+            device.total,
+        )
+        assert b.FIGURE_SOURCE_NVML == device.origin.source
+        assert device.origin.age_seconds < IN_TIME
+        assert "devices" not in answer.unknown
+
+    async def test_that_tell_little(self, nvml: FakeNvml, backends: Any) -> None:
+        """A device that lists the process and not its memory leaves it unknown; one that lists nothing is not there."""
+        await load(backends, "well")
+        pid = (await status(backends, "well")).pid
+        nvml.computing = [process(pid, None)]
+        (device,) = (await status(backends, "well")).devices
+        assert not device.HasField("used")
+        assert device.unknown["used"]
+
+        nvml.computing = []
+        answer = await status(backends, "well")
+        assert [] == list(answer.devices)
+        assert "no device lists a process" in answer.unknown["devices"]
+
+        nvml.unsupported = {"processes"}
+        answer = await status(backends, "well")
+        assert "NVIDIA GeForce RTX 4090: Not Supported" == answer.unknown["devices"]
 
 
 class TestNoStatus:

@@ -39,8 +39,8 @@ class BackendServicer(backend_service_pb2_grpc.BackendServiceServicer):
         programs: BackendPrograms,
         catalog: ModelCatalog,
         feed: BackendFeed,
-        logs: BackendLogs,
         *,
+        logs: BackendLogs,
         grace_seconds: float,
     ) -> None:
         self._scheduler = scheduler

@@ -23,7 +23,9 @@ def test_text() -> None:
     """Each secret is replaced wherever it stands; the rest stays."""
     text = "401: hf_0123456789 is no key (/usr/bin:/usr/local/bin); correct horses"
 
-    assert "401: *** is no key (/usr/bin:/usr/local/bin); ***s" == redacted(text, secrets_in(ENVIRONMENT))
+    assert "401: *** is no key (/usr/bin:/usr/local/bin); ***s" == redacted(
+        text, secrets_in(ENVIRONMENT)
+    )
 
 
 def test_one_within_another() -> None:
