@@ -231,6 +231,20 @@ class TestHeartbeat:
         assert 3 == len(messages)
         assert {beat, ""} >= {line for line in lines if "{" not in line and "[DONE]" not in line}
 
+    async def test_not_between_lines_of_text(
+        self, web: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A text has no way to say nothing, so nothing is put into it, and its silence does not end it."""
+        monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.01)
+        services.holds_between = True
+        headers = {"accept": "text/plain"}
+        reading = asyncio.create_task(web.get("/api/backend-logs/m", headers=headers))
+        await services.entered.wait()
+        await asyncio.wait((reading,), timeout=0.2)
+        services.release.set()
+
+        assert "one\n\ntwo\n" == (await reading).text
+
     async def test_not_before_the_status(
         self, web: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
     ) -> None:

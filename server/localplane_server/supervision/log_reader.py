@@ -59,6 +59,8 @@ class LogReader:
             if not files:
                 return 0
             last = _last_sequence(files)
+            if not last:
+                return 0  # what comes may be a log that is begun anew
             if last < sequence:
                 self._sequence = 0
             for file in files:
@@ -135,10 +137,10 @@ class LogReader:
             if following:
                 self._take(_Place(min(following)[1], 0))
                 return True
-            if not files:
-                return False
-            newest = last_record(files[0])
-            if newest is not None and newest.sequence <= known:
+            newest = last_record(files[0]) if files else None
+            if newest is None:
+                return False  # its first record says where it belongs
+            if newest.sequence <= known:
                 self._sequence = 0  # begun anew
             self._take(_Place(files[0], 0))
             return True

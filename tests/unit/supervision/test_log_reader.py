@@ -213,6 +213,17 @@ class TestLive:
 
         assert [1, 2] == numbers(rest(reader))
 
+    @pytest.mark.parametrize("is_there", [False, True])
+    def test_removed_before(self, path: Path, reader: LogReader, is_there: bool) -> None:  # noqa: FBT001
+        """The same for one who comes back later, even before its first record is there."""
+        if is_there:
+            path.touch()
+        assert 0 == reader.seek_after(1000)
+        assert [] == rest(reader)
+        write(path, 2)
+
+        assert [1, 2] == numbers(rest(reader))
+
     def test_foreign_lines(self, path: Path, reader: LogReader) -> None:
         """What is no record is left out, however long it is."""
         path.write_bytes(b"hello\n" + b"x" * 2_000_000 + b"\n1 t 1 out 1\n")
