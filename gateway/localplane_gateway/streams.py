@@ -8,7 +8,9 @@ from typing import Any
 
 from localplane.v1 import options_pb2
 
+_EVENTS = b"text/event-stream"
 _NDJSON = b"application/x-ndjson"
+_TEXT = b"text/plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +43,27 @@ class StreamFormat:
 
 
 SSE = StreamFormat(
-    b"text/event-stream", b"data: ", b"\n\n", b"data: [DONE]\n\n", heartbeat=b":\n\n", has_ids=True
+    _EVENTS, b"data: ", b"\n\n", b"data: [DONE]\n\n", heartbeat=b":\n\n", has_ids=True
 )
 NDJSON = StreamFormat(_NDJSON, b"", b"\n", b"", heartbeat=b"\n", has_ids=False)
+# An empty line would be a line of somebody's text.
+PLAIN = StreamFormat(b"text/plain; charset=utf-8", b"", b"\n", b"", heartbeat=b"", has_ids=False)
 
 # An answer that is not finished must not be kept, by a cache or by a proxy that waits for its end.
 STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
-def choose_format(accept: bytes) -> StreamFormat:
-    """Choose by what the client accepts."""
-    return NDJSON if _NDJSON in accept.lower() else SSE
+def choose_format(accept: bytes, *, has_text: bool = False) -> StreamFormat:
+    """Choose by what the client accepts.
+
+    Args:
+        accept: Its header `Accept`.
+        has_text: Whether the messages have a text of their own, which those who accept nothing else get alone.
+    """
+    accepted = accept.lower()
+    if _NDJSON in accepted:
+        return NDJSON
+    return PLAIN if has_text and _TEXT in accepted and _EVENTS not in accepted else SSE
 
 
 def event_id_reader(message_class: Any) -> Callable[[Any], bytes] | None:
@@ -60,6 +72,17 @@ def event_id_reader(message_class: Any) -> Callable[[Any], bytes] | None:
         if field.GetOptions().Extensions[options_pb2.event_id]:
             name = field.name
             return lambda message: _in_one_line(getattr(message, name))
+    return None
+
+
+def plain_line_reader(message_class: Any) -> Callable[[Any], bytes | None] | None:
+    """Return what reads the text of a message, which may have none, or None where messages are more than a text."""
+    for field in message_class.DESCRIPTOR.fields:
+        if field.GetOptions().Extensions[options_pb2.plain_line]:
+            name = field.name
+            return lambda message: (
+                getattr(message, name).encode() if message.HasField(name) else None
+            )
     return None
 
 

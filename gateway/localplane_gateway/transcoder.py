@@ -39,10 +39,12 @@ from localplane_gateway.pages import PAGE_HEADERS
 from localplane_gateway.request_reader import RequestReader
 from localplane_gateway.settings import GatewaySettings
 from localplane_gateway.streams import (
+    PLAIN,
     STREAM_HEADERS,
     StreamFormat,
     choose_format,
     event_id_reader,
+    plain_line_reader,
 )
 
 logger = logging.getLogger(__name__)
@@ -135,6 +137,7 @@ class StreamOperation:
         self._call = channel.unary_stream(call.path, **_serializers(call))
         self._encode = codec_for(call.response_class).encode
         self._event_id = event_id_reader(call.response_class) or _no_event_id
+        self._plain_line = plain_line_reader(call.response_class)
         self._ends_with_done = call.ends_with_done
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,7 +147,8 @@ class StreamOperation:
 
     async def answer(self, exchange: Exchange, request: Message) -> None:
         """Answer a request that has been read."""
-        form = choose_format(exchange.headers.get(b"accept", b""))
+        accept = exchange.headers.get(b"accept", b"")
+        form = choose_format(accept, has_text=self._plain_line is not None)
         if exchange.is_head:  # there may be no end to what would be thrown away
             await exchange.start(200, form.content_type, headers=STREAM_HEADERS)
             await exchange.end(b"")
@@ -159,12 +163,15 @@ class StreamOperation:
     async def _write(
         self, exchange: Exchange, call: Any, form: StreamFormat, heart: Heartbeat
     ) -> None:
+        encode = self._plain_line if form is PLAIN and self._plain_line else self._encode
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
                 if not exchange.started:
                     headers = await _answer_headers(call, STREAM_HEADERS)
                     await exchange.start(200, form.content_type, headers=headers)
-                await heart.write(form.frame(self._encode(message), self._event_id(message)))
+                written = encode(message)
+                if written is not None:
+                    await heart.write(form.frame(written, self._event_id(message)))
         except grpc.aio.AioRpcError as error:
             failure = RpcError(error, self._binding.statuses)
             if not exchange.started:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from localplane.v1 import backend_pb2, backend_service_pb2
+from localplane.v1 import backend_log_pb2, backend_pb2, backend_service_pb2
 from localplane_client.methods import streaming, unary
 
 
@@ -66,3 +66,17 @@ class BackendMethods:
     ) -> backend_service_pb2.ShutdownAllRequest:
         """Stop all backends at once and return when no process of theirs is left."""
         return backend_service_pb2.ShutdownAllRequest(force=force, grace_seconds=grace_seconds)
+
+    @streaming("BackendService/TailBackendLog", backend_log_pb2.BackendLogRecord)
+    def tail_backend_log(
+        self,
+        model: str,
+        *,
+        lines: int | None = None,
+        follow: bool = False,
+        after_sequence: int | None = None,
+    ) -> backend_service_pb2.TailBackendLogRequest:
+        """Read what a model's backend wrote: the last lines, or all after a record; then what comes, if you follow."""
+        return backend_service_pb2.TailBackendLogRequest(
+            model=model, lines=lines, follow=follow, after_sequence=after_sequence
+        )

@@ -27,6 +27,7 @@ from localplane_server.models.catalog import Defaults, ModelCatalog
 from localplane_server.openai_servers import key_variables
 from localplane_server.p2p.network import NoNetwork
 from localplane_server.readiness import Readiness
+from localplane_server.resources.device_uses import DeviceUses
 from localplane_server.resources.inventory import Inventory
 from localplane_server.rpc.access import KeyAuthenticator, read_keys
 from localplane_server.rpc.backend_service import BackendServicer
@@ -49,6 +50,7 @@ from localplane_server.rpc.system_service import SystemServicer
 from localplane_server.rpc.token_metrics_service import TokenMetricsServicer
 from localplane_server.rpc.tokenizer_service import TokenizerServicer
 from localplane_server.scheduling.backend_feed import BackendFeed
+from localplane_server.scheduling.backend_logs import BackendLogs
 from localplane_server.scheduling.limits import Limits
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
@@ -62,6 +64,8 @@ from localplane_server.supervision.backend import BackendLauncher
 from localplane_server.supervision.external import ExternalServers
 from localplane_server.supervision.keeper_handle import KeeperHandle
 from localplane_server.supervision.leftovers import reap_leftovers
+from localplane_server.supervision.log_files import LogLimits
+from localplane_server.supervision.logs import LogArchive
 from localplane_server.supervision.memory_limit import memory_limit_bytes
 from localplane_server.supervision.processes import Processes
 from localplane_server.supervision.programs import BackendPrograms, shipped_programs
@@ -171,10 +175,14 @@ async def running(
         )
         catalog = ModelCatalog(models_dir, defaults=defaults)
         sampler = Sampler()
+        archive = LogArchive(
+            settings.data_dir / "logs",
+            LogLimits(settings.backend_log_size, settings.backend_log_files),
+        )
         launcher = BackendLauncher(
             processes,
             sampler,
-            log_dir=settings.data_dir / "logs",
+            logs=archive,
             models_path=models_dir,
             environment=environment,
         )
@@ -194,8 +202,11 @@ async def running(
             is_elsewhere=starter.is_elsewhere,
             autoload=not settings.no_autoload,
         )
-        monitor = Monitor(scheduler, sampler, bus)
+        devices = DeviceUses()
+        stack.callback(devices.close)
+        monitor = Monitor(scheduler, sampler, bus, devices=devices)
         backend_feed = BackendFeed(scheduler, monitor, bus)
+        logs = BackendLogs(catalog, archive)
         inventory = Inventory({"data": settings.data_dir, "models": models_dir})
         stack.callback(inventory.close)
         metrics = None
@@ -226,6 +237,7 @@ async def running(
                 programs,
                 catalog,
                 backend_feed,
+                logs=logs,
                 grace_seconds=settings.shutdown_grace,
             ),
             inference=InferenceServicer(
@@ -285,7 +297,7 @@ async def running(
         )
         stack.callback(readiness.block, "stop", "the service is stopping")
         # Who watches would hold up both for as long as they let him.
-        for feed in (backend_feed, token_feed):
+        for feed in (backend_feed, token_feed, logs):
             stack.callback(feed.close)
 
         loops = await stack.enter_async_context(asyncio.TaskGroup())
@@ -297,6 +309,8 @@ async def running(
         stack.callback(writing.cancel)
         sampling = loops.create_task(keep_running("resources", inventory.run, readiness))
         stack.callback(sampling.cancel)
+        removing = loops.create_task(keep_running("old logs", logs.run, readiness))
+        stack.callback(removing.cancel)
         if metrics is not None:
             measuring = loops.create_task(
                 keep_running("event loop lag", metrics.loop_lag.run, readiness)

@@ -17,6 +17,8 @@ from localplane_server.errors import SettingsError
 from localplane_server.openai_servers import OpenAIServer, parse_openai_servers
 
 MEBIBYTE = 1024 * 1024
+SMALLEST_LOG = 64 * 1024
+MOST_LOG_FILES = 100
 
 BACKEND_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 """What a backend may be called. It is no path, whatever it is joined to."""
@@ -187,6 +189,22 @@ def parse_budget(text: str | int) -> MemoryBudget:
     return MemoryBudget(float(parse_size(word)), is_share=False)
 
 
+def parse_log_size(text: str | int) -> int:
+    """Parse the size of a file of a log, which holds a few lines at least."""
+    size = parse_size(text)
+    if size < SMALLEST_LOG:
+        raise SettingsError(f"cannot use {text} as the size of a log: expected 64K or more")
+    return size
+
+
+def parse_log_files(text: str | int) -> int:
+    """Parse the number of files of a log."""
+    files = parse_positive(text)
+    if files > MOST_LOG_FILES:
+        raise SettingsError(f"cannot keep {text} files of a log: expected {MOST_LOG_FILES} or less")
+    return files
+
+
 def parse_log_format(text: str) -> str:
     """Parse `text` or `json`."""
     if text not in ("text", "json"):
@@ -282,6 +300,10 @@ class Settings:
     """File of keys, one a line, each with an optional role: `KEY`, `KEY admin` or `KEY user`."""
     log_format: str = _setting(parse_log_format, "text|json", "LOCALAI_LOG_FORMAT", default="text")
     """How the log on standard error is written."""
+    backend_log_size: int = _setting(parse_log_size, "SIZE", default=4 * MEBIBYTE)
+    """Size of one file of a backend's log, in bytes. A full one moves aside."""
+    backend_log_files: int = _setting(parse_log_files, "N", default=3)
+    """Files of a backend's log; the oldest goes when there is one too many."""
     max_body_size: int = _setting(parse_size, "SIZE", default=32 * MEBIBYTE)
     """Largest request over REST, and largest message over gRPC, in bytes."""
     load_timeout: float = _setting(parse_duration, "DURATION", default=120.0)

@@ -11,7 +11,9 @@ Loading
     ``load_error:TEXT``     fails to load, with that message
     ``die_while_loading:N`` exits with code N instead of loading
     ``stderr:TEXT``         writes a line to standard error
+    ``environment``         writes its environment to standard error
     ``memory:MB``           holds that much memory, and reports it as weights (default: 1)
+    ``total:MB``            reports that as the total of its memory, whatever the parts are
     ``spawn_child``         starts a child process that sleeps
     ``daemonise_child``     starts a grandchild that leaves for a session of its own
 Predicting
@@ -59,6 +61,7 @@ NAMES = frozenset(
         "daemonise_child",
         "die_on_predict",
         "die_while_loading",
+        "environment",
         "error_padding",
         "fail",
         "grow_while_loading",
@@ -74,6 +77,7 @@ NAMES = frozenset(
         "spawn_child",
         "split_bytes",
         "stderr",
+        "total",
         "unimplemented",
     }
 )
@@ -106,6 +110,9 @@ class FakeBackend(Backend):
         self.options = options
         if "stderr" in options:
             sys.stderr.write(options["stderr"] + "\n")
+            sys.stderr.flush()
+        if "environment" in options:
+            sys.stderr.write("".join(f"{name}={value}\n" for name, value in os.environ.items()))
             sys.stderr.flush()
         if "ignore_sigterm" in options:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
@@ -189,7 +196,7 @@ class FakeBackend(Backend):
         if self.loaded is None:
             return status(state=status.UNINITIALIZED)
         answer = status(state=status.BUSY if self._busy else status.READY)
-        answer.memory.total = len(self._held)
+        answer.memory.total = int(self.options.get("total", "0")) * 2**20 or len(self._held)
         answer.memory.breakdown["weights"] = len(self._held)
         return answer
 

@@ -109,7 +109,7 @@ async def _begun(
     """Return an answer with as much of its content as comes at once where it has no end."""
     async with client.stream(verb, url, **sent) as response:
         if response.is_success and verb != "HEAD":
-            response._content = await anext(response.aiter_bytes())
+            response._content = await anext(response.aiter_bytes(), b"")
         else:
             await response.aread()
     return response

@@ -12,6 +12,7 @@ import sys
 import time
 from asyncio import subprocess as aio_subprocess
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from localplane_server import errors
 from localplane_server.supervision import logs, process_table
 from localplane_server.supervision.backend_process import BackendProcess, Exit, Launch
 from localplane_server.supervision.keeper_handle import start_keeper
+from localplane_server.supervision.log_files import LogLimits
 from localplane_server.supervision.processes import Processes
 
 pytestmark = pytest.mark.faults
@@ -363,7 +365,8 @@ class TestSpawn:
         entry = process_table.read(process.pid)
         assert entry is not None
         assert "/dev/null" == files["0"]
-        assert files["1"] == files["2"]
+        assert files["1"].startswith("pipe:")
+        assert files["2"].startswith("pipe:")
         assert str(tmp_path) == str((proc / "cwd").readlink())
         assert (process.pid, process.pid) == (entry.session, entry.group)
         assert (0, 0) == (int(status["SigIgn"], 16), int(status["SigBlk"], 16))
@@ -418,13 +421,14 @@ class TestSpawn:
 
     async def test_log_is_bounded(self, processes: Processes, tmp_path: Path) -> None:
         """A backend that never stops talking does not fill the disk."""
-        process = await processes.spawn(launch(tmp_path / "log", FLOOD))
+        limits = LogLimits(max_bytes=100_000, files=3)
+        process = await processes.spawn(replace(launch(tmp_path / "log", FLOOD), log_limits=limits))
         await until((tmp_path / "log.2").exists)
         await process.stop(term_seconds=0)
 
         sizes = [(tmp_path / name).stat().st_size for name in ("log", "log.1", "log.2")]
         assert not (tmp_path / "log.3").exists()
-        assert max(sizes) <= logs.MAX_BYTES
+        assert max(sizes) <= limits.max_bytes
 
     async def test_no_descriptor_stays_open(self, processes: Processes, tmp_path: Path) -> None:
         """Spawns and stops leave no descriptor open, neither here nor in the keeper."""

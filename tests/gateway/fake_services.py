@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from localplane.v1 import (
+    backend_log_pb2,
     backend_pb2,
     backend_service_pb2,
     backend_service_pb2_grpc,
@@ -190,6 +191,17 @@ class Backends(_Servicer, backend_service_pb2_grpc.BackendServiceServicer):
         names = ("llama", "piper") if self._services.pieces else ()
         backends = [backend_pb2.InstalledBackend(name=name, is_system=True) for name in names]
         return backend_service_pb2.ListInstalledBackendsResponse(backends=backends)
+
+    async def TailBackendLog(  # noqa: N802
+        self, request: backend_service_pb2.TailBackendLogRequest, context: Context
+    ) -> AsyncIterator[backend_log_pb2.BackendLogRecord]:
+        await self._services.enter(request, context)
+        for number, text in enumerate(("one", "", None, "two"), start=1):
+            if self._services.fails_after_pieces == number:
+                await self._services.fail(context)
+            yield backend_log_pb2.BackendLogRecord(sequence=number, text=text)
+            if self._services.holds_between:
+                await self._services.wait()
 
 
 class Models(_Servicer, model_service_pb2_grpc.ModelServiceServicer):

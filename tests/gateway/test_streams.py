@@ -69,6 +69,40 @@ class TestFormats:
 
         assert (200, "data: [DONE]\n\n") == (response.status_code, response.text)
 
+    async def test_places(self, web: httpx.AsyncClient) -> None:
+        """Messages that have a place tell it in a line of their own."""
+        response = await web.get("/api/backend-logs/m")
+
+        first = response.text.split("\n\n")[0].splitlines()
+        assert "id: 1" == first[0]
+        assert "one" == json.loads(first[1].removeprefix("data: "))["text"]
+
+    @pytest.mark.parametrize(
+        ("accept", "expected"),
+        [
+            ("text/plain", "text/plain; charset=utf-8"),
+            ("text/plain;q=0.9, */*", "text/plain; charset=utf-8"),
+            ("TEXT/PLAIN", "text/plain; charset=utf-8"),
+            ("text/event-stream, text/plain", "text/event-stream"),
+            ("text/plain, application/x-ndjson", "application/x-ndjson"),
+            ("*/*", "text/event-stream"),
+            ("", "text/event-stream"),
+        ],
+    )
+    async def test_text(self, web: httpx.AsyncClient, accept: str, expected: str) -> None:
+        """Lines of text are for who asks for text and for nothing else that there is."""
+        response = await web.get("/api/backend-logs/m", headers={"accept": accept})
+
+        assert expected == response.headers["content-type"]
+        if expected.startswith("text/plain"):
+            assert "one\n\ntwo\n" == response.text
+
+    async def test_no_text(self, web: httpx.AsyncClient) -> None:
+        """Messages that are more than a text are never sent as one."""
+        response = await web.post(CHAT, json=STREAMED, headers={"accept": "text/plain"})
+
+        assert "text/event-stream" == response.headers["content-type"]
+
 
 class TestPlaces:
     async def test_ids(self, web: httpx.AsyncClient) -> None:
@@ -117,6 +151,17 @@ class TestPlaces:
 
 
 class TestFailures:
+    async def test_between_lines_of_text(self, web: httpx.AsyncClient, services: Services) -> None:
+        """What ends a text too early is told in its last line."""
+        services.failure = failure(grpc.StatusCode.UNAVAILABLE, "DRAINING")
+        services.fails_after_pieces = 2
+
+        response = await web.get("/api/backend-logs/m", headers={"accept": "text/plain"})
+
+        first, last = response.text.splitlines()
+        assert "one" == first
+        assert "DRAINING" == json.loads(last)["error"]["reason"]
+
     async def test_before_the_first_message(
         self, web: httpx.AsyncClient, services: Services
     ) -> None:
@@ -185,6 +230,20 @@ class TestHeartbeat:
         assert beats >= 5
         assert 3 == len(messages)
         assert {beat, ""} >= {line for line in lines if "{" not in line and "[DONE]" not in line}
+
+    async def test_not_between_lines_of_text(
+        self, web: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A text has no way to say nothing, so nothing is put into it, and its silence does not end it."""
+        monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.01)
+        services.holds_between = True
+        headers = {"accept": "text/plain"}
+        reading = asyncio.create_task(web.get("/api/backend-logs/m", headers=headers))
+        await services.entered.wait()
+        await asyncio.wait((reading,), timeout=0.2)
+        services.release.set()
+
+        assert "one\n\ntwo\n" == (await reading).text
 
     async def test_not_before_the_status(
         self, web: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch

@@ -31,6 +31,7 @@ _VERBS = ("get", "put", "post", "delete", "patch")
 _HTML = "text/html"
 _JSON = "application/json"
 _STREAMS = ("text/event-stream", "application/x-ndjson")
+_TEXT = "text/plain"
 _LAST_EVENT_ID: Schema = {
     "name": "Last-Event-ID",
     "in": "header",
@@ -169,14 +170,13 @@ class _Operation:
             if not self._has_body or name == "model" or not self._rule.body:
                 is_needed = is_required(field) and not self._has_body
                 yield self._parameter(field, "query", is_needed=is_needed)
-        if any(self._has_event_ids(answer) for answer in self._method.answers):
+        if any(self._has(answer, options_pb2.event_id) for answer in self._method.answers):
             yield _LAST_EVENT_ID
 
-    def _has_event_ids(self, answer: MethodDescriptorProto) -> bool:
+    def _has(self, answer: MethodDescriptorProto, option: Any) -> bool:
+        """Whether a stream is made of messages that have a field with an option."""
         fields = self._descriptors.messages[answer.output_type.lstrip(".")].field
-        return answer.server_streaming and any(
-            field.options.Extensions[options_pb2.event_id] for field in fields
-        )
+        return answer.server_streaming and any(field.options.Extensions[option] for field in fields)
 
     def _parameter(self, field: FieldDescriptorProto, where: str, *, is_needed: bool) -> Schema:
         parameter: Schema = {"name": json_name(field), "in": where, "required": is_needed}
@@ -214,16 +214,20 @@ class _Operation:
     def _content(self, answer: MethodDescriptorProto) -> Schema:
         name = answer.output_type.lstrip(".")
         schema = self._answer_schema(name)
+        content: Schema
         if answer.server_streaming:
             if name == HTTP_BODY:
                 message = f"cannot route {self.path}: a stream of bytes has no events"
                 raise GeneratorError(message)
-            return {media_type: {"schema": schema} for media_type in _STREAMS}
+            content = {media_type: {"schema": schema} for media_type in _STREAMS}
+            if self._has(answer, options_pb2.plain_line):
+                content[_TEXT] = {"schema": {"type": "string"}}
+            return content
         media_types = list(answer.options.Extensions[options_pb2.produces])
         if (name == HTTP_BODY) != bool(media_types):
             message = f"cannot route {self.path}: HttpBody and the option produces go together"
             raise GeneratorError(message)
-        content: Schema = {media_type: {"schema": schema} for media_type in media_types or [_JSON]}
+        content = {media_type: {"schema": schema} for media_type in media_types or [_JSON]}
         if answer.options.Extensions[options_pb2.static_page] and not media_types:
             content[_HTML] = {"schema": {"type": "string"}}
         return content

@@ -128,6 +128,34 @@ REPORTED_STATE_ERROR: ReportedState.ValueType  # 4
 """It says that it is broken."""
 Global___ReportedState: _TypeAlias = ReportedState  # noqa: Y015
 
+class _FigureSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FigureSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FigureSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FIGURE_SOURCE_UNSPECIFIED: _FigureSource.ValueType  # 0
+    """Not known."""
+    FIGURE_SOURCE_BACKEND: _FigureSource.ValueType  # 1
+    """The backend, of itself."""
+    FIGURE_SOURCE_SYSTEM: _FigureSource.ValueType  # 2
+    """The operating system, of the process tree."""
+    FIGURE_SOURCE_NVML: _FigureSource.ValueType  # 3
+    """NVIDIA's library, of its devices."""
+
+class FigureSource(_FigureSource, metaclass=_FigureSourceEnumTypeWrapper):
+    """Who says a figure."""
+
+FIGURE_SOURCE_UNSPECIFIED: FigureSource.ValueType  # 0
+"""Not known."""
+FIGURE_SOURCE_BACKEND: FigureSource.ValueType  # 1
+"""The backend, of itself."""
+FIGURE_SOURCE_SYSTEM: FigureSource.ValueType  # 2
+"""The operating system, of the process tree."""
+FIGURE_SOURCE_NVML: FigureSource.ValueType  # 3
+"""NVIDIA's library, of its devices."""
+Global___FigureSource: _TypeAlias = FigureSource  # noqa: Y015
+
 class _BackendSource:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -231,6 +259,115 @@ class ProcessMemory(_message.Message):
 Global___ProcessMemory: _TypeAlias = ProcessMemory  # noqa: Y015
 
 @_typing.final
+class FigureOrigin(_message.Message):
+    """Where figures come from, and how old they are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    SAMPLED_AT_FIELD_NUMBER: _builtins.int
+    AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    source: Global___FigureSource.ValueType
+    """Who says them."""
+    age_seconds: _builtins.float
+    """How long before this answer that was, in seconds."""
+    @_builtins.property
+    def sampled_at(self) -> _timestamp_pb2.Timestamp:
+        """When they were read."""
+
+    def __init__(
+        self,
+        *,
+        source: Global___FigureSource.ValueType = ...,
+        sampled_at: _timestamp_pb2.Timestamp | None = ...,
+        age_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sampled_at", b"sampled_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "sampled_at", b"sampled_at", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FigureOrigin: _TypeAlias = FigureOrigin  # noqa: Y015
+
+@_typing.final
+class DeviceMemory(_message.Message):
+    """Memory of one device that a process tree uses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class UnknownEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the device."""
+    address: _builtins.str
+    """Its address on the PCI bus. Null when the driver does not tell it."""
+    used: _builtins.int
+    """Memory that the tree uses there, in bytes. Null when the driver does not tell it."""
+    total: _builtins.int
+    """All memory of the device, in bytes. Null when the driver does not tell it."""
+    @_builtins.property
+    def origin(self) -> Global___FigureOrigin:
+        """Where this comes from."""
+
+    @_builtins.property
+    def unknown(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Why a figure is null, by the figure's name."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        address: _builtins.str | None = ...,
+        used: _builtins.int | None = ...,
+        total: _builtins.int | None = ...,
+        origin: Global___FigureOrigin | None = ...,
+        unknown: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_total", b"_total", "_used", b"_used", "address", b"address", "origin", b"origin", "total", b"total", "used", b"used"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_address", b"_address", "_total", b"_total", "_used", b"_used", "address", b"address", "name", b"name", "origin", b"origin", "total", b"total", "unknown", b"unknown", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__address: _TypeAlias = _typing.Literal["address"]  # noqa: Y015
+    _WhichOneofArgType__address: _TypeAlias = _typing.Literal["_address", b"_address"]  # noqa: Y015
+    _WhichOneofReturnType__total: _TypeAlias = _typing.Literal["total"]  # noqa: Y015
+    _WhichOneofArgType__total: _TypeAlias = _typing.Literal["_total", b"_total"]  # noqa: Y015
+    _WhichOneofReturnType__used: _TypeAlias = _typing.Literal["used"]  # noqa: Y015
+    _WhichOneofArgType__used: _TypeAlias = _typing.Literal["_used", b"_used"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__address) -> _WhichOneofReturnType__address | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total) -> _WhichOneofReturnType__total | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__used) -> _WhichOneofReturnType__used | None: ...
+
+Global___DeviceMemory: _TypeAlias = DeviceMemory  # noqa: Y015
+
+@_typing.final
 class BackendStatus(_message.Message):
     """What is known of one backend: what it says of itself and what the operating system says of its process tree."""
 
@@ -270,6 +407,9 @@ class BackendStatus(_message.Message):
     LAST_USED_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
     UNKNOWN_FIELD_NUMBER: _builtins.int
+    MEMORY_ORIGIN_FIELD_NUMBER: _builtins.int
+    MEMORY_INFO_ORIGIN_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     state: Global___MonitorState.ValueType
     """State in LocalAI's numbers. It is the service's own view, not the backend's word."""
     model: _builtins.str
@@ -306,7 +446,19 @@ class BackendStatus(_message.Message):
 
     @_builtins.property
     def unknown(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Why a figure is null, by the figure's name."""
+        """Why a figure is null, or `devices` empty, by the figure's name."""
+
+    @_builtins.property
+    def memory_origin(self) -> Global___FigureOrigin:
+        """Where `memory` and `reported_state` come from. Null when the backend did not say them."""
+
+    @_builtins.property
+    def memory_info_origin(self) -> Global___FigureOrigin:
+        """Where `memory_info`, `memory_percent` and `cpu_percent` come from. Null when they could not be read."""
+
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceMemory]:
+        """Memory of the devices that list a process of the tree. Empty when none does, or none could be asked."""
 
     def __init__(
         self,
@@ -325,10 +477,13 @@ class BackendStatus(_message.Message):
         last_used: _timestamp_pb2.Timestamp | None = ...,
         restarts: _builtins.int = ...,
         unknown: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        memory_origin: Global___FigureOrigin | None = ...,
+        memory_info_origin: Global___FigureOrigin | None = ...,
+        devices: _abc.Iterable[Global___DeviceMemory] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_memory_percent", b"_memory_percent", "_pid", b"_pid", "_reported_state", b"_reported_state", "cpu_percent", b"cpu_percent", "last_used", b"last_used", "memory", b"memory", "memory_info", b"memory_info", "memory_percent", b"memory_percent", "pid", b"pid", "reported_state", b"reported_state", "sampled_at", b"sampled_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_memory_percent", b"_memory_percent", "_pid", b"_pid", "_reported_state", b"_reported_state", "cpu_percent", b"cpu_percent", "last_used", b"last_used", "memory", b"memory", "memory_info", b"memory_info", "memory_info_origin", b"memory_info_origin", "memory_origin", b"memory_origin", "memory_percent", b"memory_percent", "pid", b"pid", "reported_state", b"reported_state", "sampled_at", b"sampled_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_memory_percent", b"_memory_percent", "_pid", b"_pid", "_reported_state", b"_reported_state", "backend", b"backend", "cpu_percent", b"cpu_percent", "in_flight", b"in_flight", "last_used", b"last_used", "memory", b"memory", "memory_info", b"memory_info", "memory_percent", b"memory_percent", "model", b"model", "pid", b"pid", "reported_state", b"reported_state", "restarts", b"restarts", "sampled_at", b"sampled_at", "state", b"state", "unknown", b"unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent", "_memory_percent", b"_memory_percent", "_pid", b"_pid", "_reported_state", b"_reported_state", "backend", b"backend", "cpu_percent", b"cpu_percent", "devices", b"devices", "in_flight", b"in_flight", "last_used", b"last_used", "memory", b"memory", "memory_info", b"memory_info", "memory_info_origin", b"memory_info_origin", "memory_origin", b"memory_origin", "memory_percent", b"memory_percent", "model", b"model", "pid", b"pid", "reported_state", b"reported_state", "restarts", b"restarts", "sampled_at", b"sampled_at", "state", b"state", "unknown", b"unknown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpu_percent: _TypeAlias = _typing.Literal["cpu_percent"]  # noqa: Y015
     _WhichOneofArgType__cpu_percent: _TypeAlias = _typing.Literal["_cpu_percent", b"_cpu_percent"]  # noqa: Y015

@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from localplane.v1 import backend_pb2 as localplane_dot_v1_dot_backend__pb2
+from localplane.v1 import backend_log_pb2 as localplane_dot_v1_dot_backend__log__pb2
 from localplane.v1 import options_pb2 as localplane_dot_v1_dot_options__pb2
 from localplane.v1 import watch_pb2 as localplane_dot_v1_dot_watch__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#localplane/v1/backend_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1blocalplane/v1/backend.proto\x1a\x1blocalplane/v1/options.proto\x1a\x19localplane/v1/watch.proto\"D\n\x17GetBackendStatusRequest\x12)\n\x05model\x18\x01 \x01(\tB\x1a\xe2\x41\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAME\"H\n\x13ListBackendsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"Y\n\x14ListBackendsResponse\x12(\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32\x16.localplane.v1.Backend\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x14WatchBackendsRequest\x12\x1c\n\x0e\x61\x66ter_revision\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x06models\x18\x02 \x03(\tB#\xe2\x41\x01\x01\xea\xdb\x18\x05model\x9a\xdc\x18\x12INVALID_MODEL_NAME\"\x92\x01\n\x15WatchBackendsResponse\x12\x16\n\x08revision\x18\x01 \x01(\tB\x04\xa0\xdc\x18\x01\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.localplane.v1.WatchKind\x12(\n\x08\x62\x61\x63kends\x18\x03 \x03(\x0b\x32\x16.localplane.v1.Backend\x12\x0f\n\x07removed\x18\x04 \x03(\t\"\x1e\n\x1cListInstalledBackendsRequest\"\x83\x01\n\x1dListInstalledBackendsResponse\x12\x31\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32\x1f.localplane.v1.InstalledBackend\x12/\n\x08problems\x18\x02 \x03(\x0b\x32\x1d.localplane.v1.BackendProblem\"_\n\x10LoadModelRequest\x12)\n\x05model\x18\x01 \x01(\tB\x1a\xe2\x41\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAME\x12\x17\n\x04wait\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x07\n\x05_wait\"4\n\x11LoadModelResponse\x12\x0e\n\x06loaded\x18\x01 \x03(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x8c\x01\n\x16ShutdownBackendRequest\x12)\n\x05model\x18\x01 \x01(\tB\x1a\xe2\x41\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAME\x12\x13\n\x05\x66orce\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12 \n\rgrace_seconds\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x10\n\x0e_grace_seconds\"x\n\x17ShutdownBackendResponse\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\x12\x18\n\x0b\x66reed_bytes\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\tcut_calls\x18\x04 \x01(\x05\x42\x0e\n\x0c_freed_bytes\"]\n\x12ShutdownAllRequest\x12\x13\n\x05\x66orce\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12 \n\rgrace_seconds\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x10\n\x0e_grace_seconds\"W\n\x13ShutdownAllResponse\x12\x0f\n\x07message\x18\x01 \x01(\t\x12/\n\x08\x62\x61\x63kends\x18\x02 \x03(\x0b\x32\x1d.localplane.v1.StoppedBackend\"\x8b\x01\n\x0eStoppedBackend\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\x12\x18\n\x0b\x66reed_bytes\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\tcut_calls\x18\x04 \x01(\x05\x12\x12\n\x05\x65rror\x18\x05 \x01(\tH\x01\x88\x01\x01\x42\x0e\n\x0c_freed_bytesB\x08\n\x06_error2\xb4\x08\n\x0e\x42\x61\x63kendService\x12\xdc\x01\n\x10GetBackendStatus\x12&.localplane.v1.GetBackendStatusRequest\x1a\x1c.localplane.v1.BackendStatus\"\x81\x01\xc8\xda\x18\x03\xd2\xda\x18\x15\n\x10MODEL_NOT_LOADED\x10\xf4\x03\xe8\xda\x18\x01\x82\xd3\xe4\x93\x02Z\x12\x10/backend/monitorZ\x15\x12\x13/v1/backend/monitorZ\x15\"\x10/backend/monitor:\x01*Z\x18\"\x13/v1/backend/monitor:\x01*\x12r\n\x0cListBackends\x12\".localplane.v1.ListBackendsRequest\x1a#.localplane.v1.ListBackendsResponse\"\x19\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x0f\x12\r/api/backends\x12}\n\rWatchBackends\x12#.localplane.v1.WatchBackendsRequest\x1a$.localplane.v1.WatchBackendsResponse\"\x1f\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x15\x12\x13/api/backends/watch0\x01\x12\x93\x01\n\x15ListInstalledBackends\x12+.localplane.v1.ListInstalledBackendsRequest\x1a,.localplane.v1.ListInstalledBackendsResponse\"\x1f\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x15\x12\t/backendsb\x08\x62\x61\x63kends\x12\x83\x01\n\tLoadModel\x12\x1f.localplane.v1.LoadModelRequest\x1a .localplane.v1.LoadModelResponse\"3\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02)\"\r/backend/load:\x01*Z\x15\"\x10/v1/backend/load:\x01*\x12\xb6\x01\n\x0fShutdownBackend\x12%.localplane.v1.ShutdownBackendRequest\x1a&.localplane.v1.ShutdownBackendResponse\"T\xc8\xda\x18\x03\xd2\xda\x18\x15\n\x10MODEL_NOT_LOADED\x10\xf4\x03\x82\xd3\xe4\x93\x02\x31\"\x11/backend/shutdown:\x01*Z\x19\"\x14/v1/backend/shutdown:\x01*\x12{\n\x0bShutdownAll\x12!.localplane.v1.ShutdownAllRequest\x1a\".localplane.v1.ShutdownAllResponse\"%\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x1b\"\x16/api/backends/shutdown:\x01*Bh\n\x11\x64\x65v.localplane.v1B\x13\x42\x61\x63kendServiceProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#localplane/v1/backend_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1blocalplane/v1/backend.proto\x1a\x1flocalplane/v1/backend_log.proto\x1a\x1blocalplane/v1/options.proto\x1a\x19localplane/v1/watch.proto\"D\n\x17GetBackendStatusRequest\x12)\n\x05model\x18\x01 \x01(\tB\x1a\xe2\x41\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAME\"H\n\x13ListBackendsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"Y\n\x14ListBackendsResponse\x12(\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32\x16.localplane.v1.Backend\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x14WatchBackendsRequest\x12\x1c\n\x0e\x61\x66ter_revision\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x06models\x18\x02 \x03(\tB#\xe2\x41\x01\x01\xea\xdb\x18\x05model\x9a\xdc\x18\x12INVALID_MODEL_NAME\"\x92\x01\n\x15WatchBackendsResponse\x12\x16\n\x08revision\x18\x01 \x01(\tB\x04\xa0\xdc\x18\x01\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.localplane.v1.WatchKind\x12(\n\x08\x62\x61\x63kends\x18\x03 \x03(\x0b\x32\x16.localplane.v1.Backend\x12\x0f\n\x07removed\x18\x04 \x03(\t\"\x1e\n\x1cListInstalledBackendsRequest\"\x83\x01\n\x1dListInstalledBackendsResponse\x12\x31\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32\x1f.localplane.v1.InstalledBackend\x12/\n\x08problems\x18\x02 \x03(\x0b\x32\x1d.localplane.v1.BackendProblem\"_\n\x10LoadModelRequest\x12)\n\x05model\x18\x01 \x01(\tB\x1a\xe2\x41\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAME\x12\x17\n\x04wait\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x07\n\x05_wait\"4\n\x11LoadModelResponse\x12\x0e\n\x06loaded\x18\x01 \x03(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x8c\x01\n\x16ShutdownBackendRequest\x12)\n\x05model\x18\x01 \x01(\tB\x1a\xe2\x41\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAME\x12\x13\n\x05\x66orce\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12 \n\rgrace_seconds\x18\x03 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x10\n\x0e_grace_seconds\"x\n\x17ShutdownBackendResponse\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\x12\x18\n\x0b\x66reed_bytes\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\tcut_calls\x18\x04 \x01(\x05\x42\x0e\n\x0c_freed_bytes\"]\n\x12ShutdownAllRequest\x12\x13\n\x05\x66orce\x18\x01 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12 \n\rgrace_seconds\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x10\n\x0e_grace_seconds\"W\n\x13ShutdownAllResponse\x12\x0f\n\x07message\x18\x01 \x01(\t\x12/\n\x08\x62\x61\x63kends\x18\x02 \x03(\x0b\x32\x1d.localplane.v1.StoppedBackend\"\x8b\x01\n\x0eStoppedBackend\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\x12\x18\n\x0b\x66reed_bytes\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\tcut_calls\x18\x04 \x01(\x05\x12\x12\n\x05\x65rror\x18\x05 \x01(\tH\x01\x88\x01\x01\x42\x0e\n\x0c_freed_bytesB\x08\n\x06_error\"\xb2\x01\n\x15TailBackendLogRequest\x12)\n\x05model\x18\x01 \x01(\tB\x1a\xe2\x41\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAME\x12\x18\n\x05lines\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x14\n\x06\x66ollow\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12!\n\x0e\x61\x66ter_sequence\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x42\x08\n\x06_linesB\x11\n\x0f_after_sequence2\xb7\t\n\x0e\x42\x61\x63kendService\x12\xdc\x01\n\x10GetBackendStatus\x12&.localplane.v1.GetBackendStatusRequest\x1a\x1c.localplane.v1.BackendStatus\"\x81\x01\xc8\xda\x18\x03\xd2\xda\x18\x15\n\x10MODEL_NOT_LOADED\x10\xf4\x03\xe8\xda\x18\x01\x82\xd3\xe4\x93\x02Z\x12\x10/backend/monitorZ\x15\x12\x13/v1/backend/monitorZ\x15\"\x10/backend/monitor:\x01*Z\x18\"\x13/v1/backend/monitor:\x01*\x12r\n\x0cListBackends\x12\".localplane.v1.ListBackendsRequest\x1a#.localplane.v1.ListBackendsResponse\"\x19\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x0f\x12\r/api/backends\x12}\n\rWatchBackends\x12#.localplane.v1.WatchBackendsRequest\x1a$.localplane.v1.WatchBackendsResponse\"\x1f\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x15\x12\x13/api/backends/watch0\x01\x12\x93\x01\n\x15ListInstalledBackends\x12+.localplane.v1.ListInstalledBackendsRequest\x1a,.localplane.v1.ListInstalledBackendsResponse\"\x1f\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x15\x12\t/backendsb\x08\x62\x61\x63kends\x12\x83\x01\n\tLoadModel\x12\x1f.localplane.v1.LoadModelRequest\x1a .localplane.v1.LoadModelResponse\"3\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02)\"\r/backend/load:\x01*Z\x15\"\x10/v1/backend/load:\x01*\x12\xb6\x01\n\x0fShutdownBackend\x12%.localplane.v1.ShutdownBackendRequest\x1a&.localplane.v1.ShutdownBackendResponse\"T\xc8\xda\x18\x03\xd2\xda\x18\x15\n\x10MODEL_NOT_LOADED\x10\xf4\x03\x82\xd3\xe4\x93\x02\x31\"\x11/backend/shutdown:\x01*Z\x19\"\x14/v1/backend/shutdown:\x01*\x12{\n\x0bShutdownAll\x12!.localplane.v1.ShutdownAllRequest\x1a\".localplane.v1.ShutdownAllResponse\"%\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x1b\"\x16/api/backends/shutdown:\x01*\x12\x80\x01\n\x0eTailBackendLog\x12$.localplane.v1.TailBackendLogRequest\x1a\x1f.localplane.v1.BackendLogRecord\"%\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/backend-logs/{model}0\x01\x42h\n\x11\x64\x65v.localplane.v1B\x13\x42\x61\x63kendServiceProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,6 +64,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHUTDOWNALLREQUEST'].fields_by_name['force']._serialized_options = b'\342A\001\001'
   _globals['_SHUTDOWNALLREQUEST'].fields_by_name['grace_seconds']._loaded_options = None
   _globals['_SHUTDOWNALLREQUEST'].fields_by_name['grace_seconds']._serialized_options = b'\342A\001\001'
+  _globals['_TAILBACKENDLOGREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_TAILBACKENDLOGREQUEST'].fields_by_name['model']._serialized_options = b'\342A\001\002\232\334\030\022INVALID_MODEL_NAME'
+  _globals['_TAILBACKENDLOGREQUEST'].fields_by_name['lines']._loaded_options = None
+  _globals['_TAILBACKENDLOGREQUEST'].fields_by_name['lines']._serialized_options = b'\342A\001\001'
+  _globals['_TAILBACKENDLOGREQUEST'].fields_by_name['follow']._loaded_options = None
+  _globals['_TAILBACKENDLOGREQUEST'].fields_by_name['follow']._serialized_options = b'\342A\001\001'
+  _globals['_TAILBACKENDLOGREQUEST'].fields_by_name['after_sequence']._loaded_options = None
+  _globals['_TAILBACKENDLOGREQUEST'].fields_by_name['after_sequence']._serialized_options = b'\342A\001\001'
   _globals['_BACKENDSERVICE'].methods_by_name['GetBackendStatus']._loaded_options = None
   _globals['_BACKENDSERVICE'].methods_by_name['GetBackendStatus']._serialized_options = b'\310\332\030\003\322\332\030\025\n\020MODEL_NOT_LOADED\020\364\003\350\332\030\001\202\323\344\223\002Z\022\020/backend/monitorZ\025\022\023/v1/backend/monitorZ\025\"\020/backend/monitor:\001*Z\030\"\023/v1/backend/monitor:\001*'
   _globals['_BACKENDSERVICE'].methods_by_name['ListBackends']._loaded_options = None
@@ -77,34 +86,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BACKENDSERVICE'].methods_by_name['ShutdownBackend']._serialized_options = b'\310\332\030\003\322\332\030\025\n\020MODEL_NOT_LOADED\020\364\003\202\323\344\223\0021\"\021/backend/shutdown:\001*Z\031\"\024/v1/backend/shutdown:\001*'
   _globals['_BACKENDSERVICE'].methods_by_name['ShutdownAll']._loaded_options = None
   _globals['_BACKENDSERVICE'].methods_by_name['ShutdownAll']._serialized_options = b'\310\332\030\003\202\323\344\223\002\033\"\026/api/backends/shutdown:\001*'
-  _globals['_GETBACKENDSTATUSREQUEST']._serialized_start=202
-  _globals['_GETBACKENDSTATUSREQUEST']._serialized_end=270
-  _globals['_LISTBACKENDSREQUEST']._serialized_start=272
-  _globals['_LISTBACKENDSREQUEST']._serialized_end=344
-  _globals['_LISTBACKENDSRESPONSE']._serialized_start=346
-  _globals['_LISTBACKENDSRESPONSE']._serialized_end=435
-  _globals['_WATCHBACKENDSREQUEST']._serialized_start=437
-  _globals['_WATCHBACKENDSREQUEST']._serialized_end=542
-  _globals['_WATCHBACKENDSRESPONSE']._serialized_start=545
-  _globals['_WATCHBACKENDSRESPONSE']._serialized_end=691
-  _globals['_LISTINSTALLEDBACKENDSREQUEST']._serialized_start=693
-  _globals['_LISTINSTALLEDBACKENDSREQUEST']._serialized_end=723
-  _globals['_LISTINSTALLEDBACKENDSRESPONSE']._serialized_start=726
-  _globals['_LISTINSTALLEDBACKENDSRESPONSE']._serialized_end=857
-  _globals['_LOADMODELREQUEST']._serialized_start=859
-  _globals['_LOADMODELREQUEST']._serialized_end=954
-  _globals['_LOADMODELRESPONSE']._serialized_start=956
-  _globals['_LOADMODELRESPONSE']._serialized_end=1008
-  _globals['_SHUTDOWNBACKENDREQUEST']._serialized_start=1011
-  _globals['_SHUTDOWNBACKENDREQUEST']._serialized_end=1151
-  _globals['_SHUTDOWNBACKENDRESPONSE']._serialized_start=1153
-  _globals['_SHUTDOWNBACKENDRESPONSE']._serialized_end=1273
-  _globals['_SHUTDOWNALLREQUEST']._serialized_start=1275
-  _globals['_SHUTDOWNALLREQUEST']._serialized_end=1368
-  _globals['_SHUTDOWNALLRESPONSE']._serialized_start=1370
-  _globals['_SHUTDOWNALLRESPONSE']._serialized_end=1457
-  _globals['_STOPPEDBACKEND']._serialized_start=1460
-  _globals['_STOPPEDBACKEND']._serialized_end=1599
-  _globals['_BACKENDSERVICE']._serialized_start=1602
-  _globals['_BACKENDSERVICE']._serialized_end=2678
+  _globals['_BACKENDSERVICE'].methods_by_name['TailBackendLog']._loaded_options = None
+  _globals['_BACKENDSERVICE'].methods_by_name['TailBackendLog']._serialized_options = b'\310\332\030\003\202\323\344\223\002\033\022\031/api/backend-logs/{model}'
+  _globals['_GETBACKENDSTATUSREQUEST']._serialized_start=235
+  _globals['_GETBACKENDSTATUSREQUEST']._serialized_end=303
+  _globals['_LISTBACKENDSREQUEST']._serialized_start=305
+  _globals['_LISTBACKENDSREQUEST']._serialized_end=377
+  _globals['_LISTBACKENDSRESPONSE']._serialized_start=379
+  _globals['_LISTBACKENDSRESPONSE']._serialized_end=468
+  _globals['_WATCHBACKENDSREQUEST']._serialized_start=470
+  _globals['_WATCHBACKENDSREQUEST']._serialized_end=575
+  _globals['_WATCHBACKENDSRESPONSE']._serialized_start=578
+  _globals['_WATCHBACKENDSRESPONSE']._serialized_end=724
+  _globals['_LISTINSTALLEDBACKENDSREQUEST']._serialized_start=726
+  _globals['_LISTINSTALLEDBACKENDSREQUEST']._serialized_end=756
+  _globals['_LISTINSTALLEDBACKENDSRESPONSE']._serialized_start=759
+  _globals['_LISTINSTALLEDBACKENDSRESPONSE']._serialized_end=890
+  _globals['_LOADMODELREQUEST']._serialized_start=892
+  _globals['_LOADMODELREQUEST']._serialized_end=987
+  _globals['_LOADMODELRESPONSE']._serialized_start=989
+  _globals['_LOADMODELRESPONSE']._serialized_end=1041
+  _globals['_SHUTDOWNBACKENDREQUEST']._serialized_start=1044
+  _globals['_SHUTDOWNBACKENDREQUEST']._serialized_end=1184
+  _globals['_SHUTDOWNBACKENDRESPONSE']._serialized_start=1186
+  _globals['_SHUTDOWNBACKENDRESPONSE']._serialized_end=1306
+  _globals['_SHUTDOWNALLREQUEST']._serialized_start=1308
+  _globals['_SHUTDOWNALLREQUEST']._serialized_end=1401
+  _globals['_SHUTDOWNALLRESPONSE']._serialized_start=1403
+  _globals['_SHUTDOWNALLRESPONSE']._serialized_end=1490
+  _globals['_STOPPEDBACKEND']._serialized_start=1493
+  _globals['_STOPPEDBACKEND']._serialized_end=1632
+  _globals['_TAILBACKENDLOGREQUEST']._serialized_start=1635
+  _globals['_TAILBACKENDLOGREQUEST']._serialized_end=1813
+  _globals['_BACKENDSERVICE']._serialized_start=1816
+  _globals['_BACKENDSERVICE']._serialized_end=3023
 # @@protoc_insertion_point(module_scope)

@@ -439,3 +439,47 @@ class StoppedBackend(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__freed_bytes) -> _WhichOneofReturnType__freed_bytes | None: ...
 
 Global___StoppedBackend: _TypeAlias = StoppedBackend  # noqa: Y015
+
+@_typing.final
+class TailBackendLogRequest(_message.Message):
+    """Names the model whose backend's log is asked for, and the part of the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Name, alias or file name of the model."""
+    lines: _builtins.int
+    """How many of the last records to begin with; 0 means none. Excludes `after_sequence`. Default: 100."""
+    follow: _builtins.bool
+    """Whether to go on with what is written from now on. Default: false."""
+    after_sequence: _builtins.int
+    """Sequence of the last record that the caller has: the next one follows. 0 means from the oldest on. A sequence that
+    the log has not come to gives all of it. Excludes `lines`. Over REST, `Last-Event-ID` says the same, and wins over
+    both.
+    """
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        lines: _builtins.int | None = ...,
+        follow: _builtins.bool = ...,
+        after_sequence: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "_lines", b"_lines", "after_sequence", b"after_sequence", "lines", b"lines"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "_lines", b"_lines", "after_sequence", b"after_sequence", "follow", b"follow", "lines", b"lines", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after_sequence: _TypeAlias = _typing.Literal["after_sequence"]  # noqa: Y015
+    _WhichOneofArgType__after_sequence: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence"]  # noqa: Y015
+    _WhichOneofReturnType__lines: _TypeAlias = _typing.Literal["lines"]  # noqa: Y015
+    _WhichOneofArgType__lines: _TypeAlias = _typing.Literal["_lines", b"_lines"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after_sequence) -> _WhichOneofReturnType__after_sequence | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lines) -> _WhichOneofReturnType__lines | None: ...
+
+Global___TailBackendLogRequest: _TypeAlias = TailBackendLogRequest  # noqa: Y015

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from localplane.v1 import backend_log_pb2 as localplane_dot_v1_dot_backend__log__pb2
 from localplane.v1 import backend_pb2 as localplane_dot_v1_dot_backend__pb2
 from localplane.v1 import backend_service_pb2 as localplane_dot_v1_dot_backend__service__pb2
 
@@ -70,6 +71,11 @@ class BackendServiceStub:
                 '/localplane.v1.BackendService/ShutdownAll',
                 request_serializer=localplane_dot_v1_dot_backend__service__pb2.ShutdownAllRequest.SerializeToString,
                 response_deserializer=localplane_dot_v1_dot_backend__service__pb2.ShutdownAllResponse.FromString,
+                _registered_method=True)
+        self.TailBackendLog = channel.unary_stream(
+                '/localplane.v1.BackendService/TailBackendLog',
+                request_serializer=localplane_dot_v1_dot_backend__service__pb2.TailBackendLogRequest.SerializeToString,
+                response_deserializer=localplane_dot_v1_dot_backend__log__pb2.BackendLogRecord.FromString,
                 _registered_method=True)
 
 
@@ -154,6 +160,20 @@ class BackendServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TailBackendLog(self, request, context):
+        """Streams what the backend of a model has written and, with `follow`, what it goes on to write.
+
+        Records are numbered: a number means one record for ever, over rotations of the files and restarts of the backend
+        and of the service. A stream that follows goes on when the backend stops, fails or starts again, and ends when the
+        caller leaves or the service stops. A caller that reads slowly holds up nobody: when records are rotated away before
+        they were sent, a record of kind `GONE` says which. The log of a model that is not loaded, or whose configuration is
+        gone, can be read; a model that never had a backend has an empty one. Never loads a model. Answers
+        `MODEL_NOT_FOUND` when there is neither a model nor a log of that name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BackendServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -191,6 +211,11 @@ def add_BackendServiceServicer_to_server(servicer, server):
                     servicer.ShutdownAll,
                     request_deserializer=localplane_dot_v1_dot_backend__service__pb2.ShutdownAllRequest.FromString,
                     response_serializer=localplane_dot_v1_dot_backend__service__pb2.ShutdownAllResponse.SerializeToString,
+            ),
+            'TailBackendLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.TailBackendLog,
+                    request_deserializer=localplane_dot_v1_dot_backend__service__pb2.TailBackendLogRequest.FromString,
+                    response_serializer=localplane_dot_v1_dot_backend__log__pb2.BackendLogRecord.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -383,6 +408,33 @@ class BackendService:
             '/localplane.v1.BackendService/ShutdownAll',
             localplane_dot_v1_dot_backend__service__pb2.ShutdownAllRequest.SerializeToString,
             localplane_dot_v1_dot_backend__service__pb2.ShutdownAllResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TailBackendLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/localplane.v1.BackendService/TailBackendLog',
+            localplane_dot_v1_dot_backend__service__pb2.TailBackendLogRequest.SerializeToString,
+            localplane_dot_v1_dot_backend__log__pb2.BackendLogRecord.FromString,
             options,
             channel_credentials,
             insecure,

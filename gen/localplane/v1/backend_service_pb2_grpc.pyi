@@ -5,6 +5,7 @@ Starting, watching and stopping backends."""
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from localplane.v1 import backend_log_pb2 as _backend_log_pb2
 from localplane.v1 import backend_pb2 as _backend_pb2
 from localplane.v1 import backend_service_pb2 as _backend_service_pb2
 import abc as _abc_1
@@ -83,6 +84,16 @@ class BackendServiceStub:
     Each is stopped as by ShutdownBackend, and loads that wait for a place are given up. What one backend meets holds up
     no other, and is told with it. Without backends there is nothing to do, which is no error.
     """
+    TailBackendLog: _grpc.UnaryStreamMultiCallable[_backend_service_pb2.TailBackendLogRequest, _backend_log_pb2.BackendLogRecord]
+    """Streams what the backend of a model has written and, with `follow`, what it goes on to write.
+
+    Records are numbered: a number means one record for ever, over rotations of the files and restarts of the backend
+    and of the service. A stream that follows goes on when the backend stops, fails or starts again, and ends when the
+    caller leaves or the service stops. A caller that reads slowly holds up nobody: when records are rotated away before
+    they were sent, a record of kind `GONE` says which. The log of a model that is not loaded, or whose configuration is
+    gone, can be read; a model that never had a backend has an empty one. Never loads a model. Answers
+    `MODEL_NOT_FOUND` when there is neither a model nor a log of that name.
+    """
 
 @_typing.type_check_only
 class BackendServiceAsyncStub(BackendServiceStub):
@@ -137,6 +148,16 @@ class BackendServiceAsyncStub(BackendServiceStub):
 
     Each is stopped as by ShutdownBackend, and loads that wait for a place are given up. What one backend meets holds up
     no other, and is told with it. Without backends there is nothing to do, which is no error.
+    """
+    TailBackendLog: _aio.UnaryStreamMultiCallable[_backend_service_pb2.TailBackendLogRequest, _backend_log_pb2.BackendLogRecord]  # type: ignore[assignment]
+    """Streams what the backend of a model has written and, with `follow`, what it goes on to write.
+
+    Records are numbered: a number means one record for ever, over rotations of the files and restarts of the backend
+    and of the service. A stream that follows goes on when the backend stops, fails or starts again, and ends when the
+    caller leaves or the service stops. A caller that reads slowly holds up nobody: when records are rotated away before
+    they were sent, a record of kind `GONE` says which. The log of a model that is not loaded, or whose configuration is
+    gone, can be read; a model that never had a backend has an empty one. Never loads a model. Answers
+    `MODEL_NOT_FOUND` when there is neither a model nor a log of that name.
     """
 
 class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -231,6 +252,22 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Each is stopped as by ShutdownBackend, and loads that wait for a place are given up. What one backend meets holds up
         no other, and is told with it. Without backends there is nothing to do, which is no error.
+        """
+
+    @_abc_1.abstractmethod
+    def TailBackendLog(
+        self,
+        request: _backend_service_pb2.TailBackendLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_backend_log_pb2.BackendLogRecord], _abc.AsyncIterator[_backend_log_pb2.BackendLogRecord]]:
+        """Streams what the backend of a model has written and, with `follow`, what it goes on to write.
+
+        Records are numbered: a number means one record for ever, over rotations of the files and restarts of the backend
+        and of the service. A stream that follows goes on when the backend stops, fails or starts again, and ends when the
+        caller leaves or the service stops. A caller that reads slowly holds up nobody: when records are rotated away before
+        they were sent, a record of kind `GONE` says which. The log of a model that is not loaded, or whose configuration is
+        gone, can be read; a model that never had a backend has an empty one. Never loads a model. Answers
+        `MODEL_NOT_FOUND` when there is neither a model nor a log of that name.
         """
 
 def add_BackendServiceServicer_to_server(servicer: BackendServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

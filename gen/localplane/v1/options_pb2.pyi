@@ -93,6 +93,7 @@ OMIT_UNSET_FIELD_NUMBER: _builtins.int
 ENUM_AS_NUMBER_FIELD_NUMBER: _builtins.int
 INVALID_REASON_FIELD_NUMBER: _builtins.int
 EVENT_ID_FIELD_NUMBER: _builtins.int
+PLAIN_LINE_FIELD_NUMBER: _builtins.int
 access: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Access.ValueType]
 """Who may call the method."""
 http_status: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _containers.RepeatedCompositeFieldContainer[Global___HttpStatus]]
@@ -133,4 +134,8 @@ event_id: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions
 """Whether the value names the place in the stream at which its message stands. Server-sent events have it as their
 `id`, so that a client that lost its connection sends it back as `Last-Event-ID`; the method gets that as metadata
 `x-http-last-event-id`. A value that is empty or zero names no place.
+"""
+plain_line: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""Whether the text is all that matters to somebody who reads along. Clients that accept `text/plain` get it alone, a
+line for each message of the stream; messages whose text is not set are left out.
 """

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 import click
 
 from localplane.v1 import backend_pb2, backend_service_pb2, watch_pb2
+from localplane_server.cli.backend_log import LogPrinter
 from localplane_server.cli.completion import complete_loaded_model, complete_model
-from localplane_server.cli.session import ERROR, Session, client_options
+from localplane_server.cli.session import ERROR, Session, client_options, rest_json
 from localplane_server.cli.spinner import Spinner
 from localplane_server.cli.text import UNKNOWN, facts, percent, printable, since, size, table
 
@@ -115,6 +116,49 @@ def stop(
     session.write(answer, [_stopped(model, answer)])
 
 
+@backend.command("logs")
+@click.argument("model", shell_complete=complete_model)
+@click.option("--follow", "-f", is_flag=True, help="Go on with what is written from now on.")
+@click.option(
+    "--lines",
+    "-n",
+    type=click.IntRange(0, 2**31 - 1),
+    metavar="N",
+    help="How many of the last lines to begin with. [100]",
+)
+@click.option(
+    "--after",
+    type=click.IntRange(0, 2**63 - 1),
+    metavar="SEQUENCE",
+    help="Begin behind the record of this number instead; 0 begins with the oldest.",
+)
+@click.option("--times", "-t", is_flag=True, help="Say of each line when it was written, in UTC.")
+@client_options
+def logs(
+    model: str,
+    session: Session,
+    *,
+    follow: bool,
+    lines: int | None,
+    after: int | None,
+    times: bool,
+) -> None:
+    """Show what MODEL's backend wrote, and where its processes started and ended."""
+    if lines is not None and after is not None:
+        raise click.UsageError("--lines and --after exclude each other")
+    printer = LogPrinter(has_times=times)
+    with (
+        session.client() as client,
+        client.tail_backend_log(model, lines=lines, follow=follow, after_sequence=after) as records,
+    ):
+        for record in records:
+            if session.is_json:
+                session.write_json(rest_json(record))
+            else:
+                click.echo(printer.text(record), nl=False)
+    click.echo(printer.end(), nl=False)
+
+
 def backend_rows(answer: backend_service_pb2.ListBackendsResponse) -> Iterator[str]:
     """Return the table of the backends."""
     headings = ("MODEL", "BACKEND", "STATE", "PID", "MEMORY", "CALLS", "WAITING", "LAST USED")
@@ -215,12 +259,19 @@ def _status_facts(answer: backend_pb2.BackendStatus) -> list[str]:
             "reported",
             f"{size(own.total)}: {parts}" if answer.HasField("memory") else UNKNOWN,
         ),
+        *[(device.name, _device_words(device)) for device in answer.devices],
         ("processor", percent(answer.cpu_percent if answer.HasField("cpu_percent") else None)),
         ("calls", str(answer.in_flight)),
         ("last used", since(answer.last_used if answer.HasField("last_used") else None)),
         ("restarts", str(answer.restarts)),
     ]
     return facts(pairs + [(f"no {name}", why) for name, why in sorted(answer.unknown.items())])
+
+
+def _device_words(device: backend_pb2.DeviceMemory) -> str:
+    used = size(device.used if device.HasField("used") else None)
+    total = size(device.total if device.HasField("total") else None)
+    return f"{used} of {total}"
 
 
 def _stopped(model: str, answer: backend_service_pb2.ShutdownBackendResponse) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -14,11 +15,12 @@ UNKNOWN = "-"
 _OBEYED = {
     code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in ("\n", "\t")
 }
+_SEQUENCE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]")
 
 
 def printable(text: str) -> str:
-    """Return a text without what a terminal would obey, such as escape sequences."""
-    return text.translate(_OBEYED)
+    """Return a text without what a terminal would obey, such as colours and other escape sequences."""
+    return _SEQUENCE.sub("", text).translate(_OBEYED)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

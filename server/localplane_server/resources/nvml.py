@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from localplane_server.resources.figures import AcceleratorFigures, Source, Vendor
+from localplane_server.supervision.devices import DeviceUse
 
 
 class NvmlUnavailableError(Exception):
@@ -31,20 +33,34 @@ class Nvml:
         Raises:
             NvmlUnavailableError: If the library is missing or does not work. The next call tries again.
         """
-        nvml = self._imported()
-        try:
-            if not self._is_open:
-                nvml.nvmlInit()
-                self._is_open = True
+        with self._opened() as nvml:
             driver = _text(nvml.nvmlSystemGetDriverVersion())
-            return [
-                self._device(nvml.nvmlDeviceGetHandleByIndex(index), driver)
-                for index in range(nvml.nvmlDeviceGetCount())
-            ]
-        except nvml.NVMLError as error:
-            # The driver may have been replaced under the library: start anew next time.
-            self.close()
-            raise NvmlUnavailableError(str(error)) from error
+            return [self._device(handle, driver) for handle in self._handles()]
+
+    def uses(self) -> tuple[list[DeviceUse], list[str]]:
+        """Read what each process uses of each device, and why devices are missing.
+
+        Raises:
+            NvmlUnavailableError: If the library is missing or does not work. The next call tries again.
+        """
+        uses: list[DeviceUse] = []
+        problems: list[str] = []
+        with self._opened() as nvml:
+            for handle in self._handles():
+                name = _text(nvml.nvmlDeviceGetName(handle))
+                try:
+                    used = self._used_by_pid(handle)
+                except nvml.NVMLError as error:
+                    problems.append(f"{name}: {error}")
+                    continue
+                address, total = self._address(handle), self._total(handle)
+                uses += [
+                    DeviceUse(
+                        pid=pid, name=name, address=address, used_bytes=bytes_, total_bytes=total
+                    )
+                    for pid, bytes_ in used.items()
+                ]
+        return uses, problems
 
     def close(self) -> None:
         """Give the library back."""
@@ -54,6 +70,50 @@ class Nvml:
                 self._module.nvmlShutdown()
             except self._module.NVMLError:
                 return  # there is nothing left to give back
+
+    @contextmanager
+    def _opened(self) -> Generator[Any]:
+        nvml = self._imported()
+        try:
+            if not self._is_open:
+                nvml.nvmlInit()
+                self._is_open = True
+            yield nvml
+        except nvml.NVMLError as error:
+            # The driver may have been replaced under the library: start anew next time.
+            self.close()
+            raise NvmlUnavailableError(str(error)) from error
+
+    def _handles(self) -> Iterator[Any]:
+        for index in range(self._module.nvmlDeviceGetCount()):
+            yield self._module.nvmlDeviceGetHandleByIndex(index)
+
+    def _used_by_pid(self, handle: Any) -> dict[int, int | None]:
+        nvml = self._module
+        used: dict[int, int | None] = {}
+        for read in (
+            nvml.nvmlDeviceGetComputeRunningProcesses,
+            nvml.nvmlDeviceGetGraphicsRunningProcesses,
+        ):
+            for process in read(handle):
+                # One that both computes and draws is in both lists, with all that it uses.
+                before = used.get(process.pid)
+                now = process.usedGpuMemory
+                used[process.pid] = before if now is None else max(now, before or 0)
+        return used
+
+    def _address(self, handle: Any) -> str | None:
+        try:
+            return _address(_text(self._module.nvmlDeviceGetPciInfo(handle).busId))
+        except self._module.NVMLError:
+            return None
+
+    def _total(self, handle: Any) -> int | None:
+        try:
+            total: int = self._module.nvmlDeviceGetMemoryInfo(handle).total
+        except self._module.NVMLError:
+            return None  # some have no memory of their own
+        return total
 
     def _imported(self) -> Any:
         if self._module is None:

@@ -6,14 +6,22 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from localplane.v1 import backend_pb2, backend_service_pb2, backend_service_pb2_grpc
+from localplane.v1 import (
+    backend_log_pb2,
+    backend_pb2,
+    backend_service_pb2,
+    backend_service_pb2_grpc,
+)
 from localplane_server.errors import InvalidArgumentError
 from localplane_server.models.catalog import ModelCatalog
-from localplane_server.rpc.convert import backend_to_proto, report_to_proto, stops_to_proto
+from localplane_server.rpc.backend_status import report_to_proto
+from localplane_server.rpc.convert import backend_to_proto, stops_to_proto
 from localplane_server.rpc.installed_backends import backend_problems, installed_to_proto
+from localplane_server.rpc.log_records import log_record_to_proto, sequence_of
 from localplane_server.rpc.pages import page
 from localplane_server.rpc.watches import KINDS, place_of, selection
 from localplane_server.scheduling.backend_feed import BackendFeed
+from localplane_server.scheduling.backend_logs import BackendLogs
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
 from localplane_server.supervision.programs import BackendPrograms
@@ -32,6 +40,7 @@ class BackendServicer(backend_service_pb2_grpc.BackendServiceServicer):
         catalog: ModelCatalog,
         feed: BackendFeed,
         *,
+        logs: BackendLogs,
         grace_seconds: float,
     ) -> None:
         self._scheduler = scheduler
@@ -39,6 +48,7 @@ class BackendServicer(backend_service_pb2_grpc.BackendServiceServicer):
         self._programs = programs
         self._catalog = catalog
         self._feed = feed
+        self._logs = logs
         self._grace_seconds = grace_seconds
 
     async def GetBackendStatus(
@@ -112,6 +122,22 @@ class BackendServicer(backend_service_pb2_grpc.BackendServiceServicer):
             force=request.force, grace_seconds=self._grace(request)
         )
         return stops_to_proto(outcomes)
+
+    async def TailBackendLog(
+        self, request: backend_service_pb2.TailBackendLogRequest, context: Any
+    ) -> AsyncGenerator[backend_log_pb2.BackendLogRecord]:
+        after = request.after_sequence if request.HasField("after_sequence") else None
+        lines = request.lines if request.HasField("lines") else None
+        # A browser that connects again repeats the address, and says in the header how far it has come since.
+        event_id = dict(context.invocation_metadata() or ()).get("x-http-last-event-id", "")
+        if (seen := sequence_of(event_id)) is not None:
+            after, lines = seen, None
+        records = self._logs.tail(
+            request.model, lines=lines, after_sequence=after, follow=request.follow
+        )
+        async with aclosing(records):
+            async for record in records:
+                yield log_record_to_proto(record)
 
     def _grace(
         self,

@@ -19,9 +19,7 @@ from localplane.v1 import (
 from localplane_server.errors import InvalidArgumentError
 from localplane_server.models.configuration import ModelConfig, Sampling
 from localplane_server.resources.figures import AcceleratorFigures, Resources, Source, Vendor
-from localplane_server.scheduling import monitor
 from localplane_server.scheduling.actor import BackendSnapshot, BackendState
-from localplane_server.scheduling.monitor import BackendReport
 from localplane_server.scheduling.scheduler import StopOutcome
 from localplane_server.supervision.calls import ChatTurn, ToolCallPiece
 from localplane_server.supervision.sampling import TreeSample
@@ -34,20 +32,6 @@ STATES = {
     BackendState.BUSY: backend_pb2.BACKEND_STATE_BUSY,
     BackendState.STOPPING: backend_pb2.BACKEND_STATE_STOPPING,
     BackendState.FAILED: backend_pb2.BACKEND_STATE_FAILED,
-}
-
-MONITOR_STATES = {
-    monitor.UNINITIALIZED: backend_pb2.MONITOR_STATE_UNINITIALIZED,
-    monitor.BUSY: backend_pb2.MONITOR_STATE_BUSY,
-    monitor.READY: backend_pb2.MONITOR_STATE_READY,
-    monitor.ERROR: backend_pb2.MONITOR_STATE_ERROR,
-}
-
-REPORTED_STATES = {
-    "uninitialized": backend_pb2.REPORTED_STATE_UNINITIALIZED,
-    "busy": backend_pb2.REPORTED_STATE_BUSY,
-    "ready": backend_pb2.REPORTED_STATE_READY,
-    "error": backend_pb2.REPORTED_STATE_ERROR,
 }
 
 SOURCES = {
@@ -120,32 +104,6 @@ def stops_to_proto(outcomes: Sequence[StopOutcome]) -> backend_service_pb2.Shutd
             )
             for one in outcomes
         ],
-    )
-
-
-def report_to_proto(report: BackendReport) -> backend_pb2.BackendStatus:
-    """Return what the monitor knows of a backend."""
-    snapshot, sample = report.snapshot, report.sample
-    reported = report.reported_state
-    return backend_pb2.BackendStatus(
-        state=MONITOR_STATES[report.monitor_state],
-        memory=backend_pb2.BackendMemory(
-            total=report.memory.total, breakdown=report.memory.breakdown
-        )
-        if report.memory
-        else None,
-        model=snapshot.model,
-        backend=snapshot.backend,
-        reported_state=REPORTED_STATES[reported] if reported else None,
-        memory_info=process_memory(sample),
-        memory_percent=sample.memory_percent if sample else None,
-        cpu_percent=sample.cpu_percent if sample else None,
-        sampled_at=timestamp(sample.sampled_at) if sample else None,
-        pid=snapshot.pid,
-        in_flight=snapshot.in_flight,
-        last_used=timestamp(snapshot.last_used),
-        restarts=snapshot.restarts,
-        unknown=report.unknown,
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from localplane_server import events
 from localplane_server.errors import (
@@ -16,8 +18,15 @@ from localplane_server.errors import (
 )
 from localplane_server.scheduling.actor import BackendSnapshot, BackendState, ModelActor
 from localplane_server.scheduling.scheduler import Scheduler
+from localplane_server.scheduling.self_reports import OwnWord, SelfReports
 from localplane_server.supervision import process_table
 from localplane_server.supervision.calls import Memory
+from localplane_server.supervision.devices import (
+    DeviceMemory,
+    DeviceReading,
+    ReadDevices,
+    memory_of,
+)
 from localplane_server.supervision.running import RunningBackend
 from localplane_server.supervision.sampling import Sampler, TreeSample
 
@@ -31,6 +40,10 @@ PROBE_SECONDS = 2.0
 """How long an idle backend is given to answer that it is well."""
 FAILED_PROBES = 3
 """Probes that must fail one after another before a backend counts as broken."""
+
+FIGURES = ("memory_info", "memory_percent", "cpu_percent")
+"""What the operating system says of a process tree."""
+NO_DEVICE = "no device lists a process of this backend"
 
 UNINITIALIZED, BUSY, READY, ERROR = 0, 1, 2, -1
 """LocalAI's numbers of a backend's state."""
@@ -59,25 +72,49 @@ class BackendReport:
     """The memory that it reports. None when it reports none."""
     reported_state: str | None
     """The state that it reports, as a lower-case word. None when it reports none."""
+    reported_at: datetime | None = None
+    """When it reported. None when it did not."""
+    devices: tuple[DeviceMemory, ...] = ()
+    """Memory of devices that its process tree uses."""
+    devices_at: datetime | None = None
+    """When the devices were read. None when they were not."""
     unknown: dict[str, str] = field(default_factory=dict)
     """Why a figure is not known, by its name."""
 
 
 class Monitor:
-    """Samples the process trees in the background, and reports without ever waiting for a model."""
+    """Samples the process trees in the background, and reports without ever waiting for a model.
 
-    def __init__(self, scheduler: Scheduler, sampler: Sampler, bus: events.Events) -> None:
+    Args:
+        scheduler: Holds the backends.
+        sampler: Reads the figures of process trees.
+        bus: Is told when there are new figures.
+        devices: Reads the memory of devices. None when nobody can.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        sampler: Sampler,
+        bus: events.Events,
+        *,
+        devices: ReadDevices | None = None,
+    ) -> None:
         self._scheduler = scheduler
         self._events = bus
         self._sampler = sampler
+        self._devices = devices
         self._samples: dict[int, TreeSample] = {}
+        self._trees: dict[int, list[int]] = {}
         self._failed_probes: dict[RunningBackend, int] = {}
+        self._reports = SelfReports(STATUS_SECONDS)
 
     async def run(self) -> None:
         """Sample and probe for ever."""
-        while True:
-            await self._round()
-            await asyncio.sleep(SAMPLE_SECONDS)
+        # Apart: a backend that does not answer must not make the figures of the others old.
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(_repeat(self.sample))
+            loops.create_task(_repeat(self.probe))
 
     def last_sample(self, snapshot: BackendSnapshot) -> TreeSample | None:
         """Return the last sample of a backend's process tree, or None."""
@@ -96,66 +133,134 @@ class Monitor:
         backend = actor.backend
         snapshot = _seen(actor)
         if backend is None:
-            unknown = dict.fromkeys(("memory", "memory_info", "cpu_percent"), "no process yet")
-            return _report(actor, None, None, None, unknown)
-        if snapshot.pid not in self._samples:
-            await self._sample([backend])
-        sample = self.last_sample(snapshot)
-        unknown = _unknown_figures(backend, sample)
-        memory = reported_state = None
+            unknown = dict.fromkeys(("memory", *FIGURES, "devices"), "no process yet")
+            return _report(actor, unknown=unknown)
+        unknown = {}
         try:
-            own = await backend.client.status(STATUS_SECONDS)
-        except LocalplaneError as error:
-            # One that serves one call at a time reports after the call.
-            is_busy = isinstance(error, OverdueError) and snapshot.in_flight > 0
-            if backend.unseen is not None and not is_busy:
-                _seen(actor)
-                raise BackendStatusFailedError(snapshot.model, error.message) from error
-            unknown["memory"] = unknown["reported_state"] = error.message
-        else:
-            memory, reported_state = own.memory, own.reported_state
-            if memory is None:
-                unknown["memory"] = "the backend does not report it"
+            own, sample, devices = await asyncio.gather(
+                self._own_word(backend, snapshot, unknown),
+                self._sampled(backend, snapshot, unknown),
+                self._read_devices(),
+            )
+        except BackendStatusFailedError:
+            _seen(actor)
+            raise
+        used: tuple[DeviceMemory, ...] = ()
+        if devices is not None and backend.pid is not None:
+            used = memory_of(devices, self._trees.get(backend.pid, (backend.pid,)))
+            if not used:
+                unknown["devices"] = "; ".join(devices.problems) or NO_DEVICE
         # It may have stopped or failed while it was asked.
         _seen(actor)
-        report = _report(actor, sample, memory, reported_state, unknown)
+        monitor_state = None
         broken = self._failed_probes.get(backend, 0) >= FAILED_PROBES
-        if broken and report.monitor_state == READY:
+        if broken and actor.state is BackendState.READY:
             unknown["state"] = f"it did not answer {FAILED_PROBES} probes"
-            return _report(actor, sample, memory, reported_state, unknown, monitor_state=ERROR)
-        return report
+            monitor_state = ERROR
+        return _report(
+            actor,
+            sample=sample,
+            own=own,
+            devices=used,
+            devices_at=devices.sampled_at if devices else None,
+            unknown=unknown,
+            monitor_state=monitor_state,
+        )
 
-    async def _round(self) -> None:
-        backends = [
-            actor.backend for actor in self._scheduler.actors() if actor.backend is not None
-        ]
+    async def sample(self) -> None:
+        """Sample all process trees."""
+        backends = self._running()
         await self._sample(backends)
         pids = {backend.pid for backend in backends}
         self._samples = {pid: one for pid, one in self._samples.items() if pid in pids}
-        self._failed_probes = {one: n for one, n in self._failed_probes.items() if one in backends}
+        self._trees = {pid: one for pid, one in self._trees.items() if pid in pids}
         if backends:
             self._events.emit(events.BackendsSampled())
+
+    async def probe(self) -> None:
+        """Ask all idle backends whether they are well."""
+        backends = self._running()
+        self._failed_probes = {one: n for one, n in self._failed_probes.items() if one in backends}
         await asyncio.gather(
             *(
-                self._probe(actor.backend)
+                self._probe(actor, actor.backend)
                 for actor in self._scheduler.actors()
                 # A backend that serves one call at a time answers a probe only after the call.
                 if actor.backend is not None and actor.state is BackendState.READY
             )
         )
 
+    def _running(self) -> list[RunningBackend]:
+        return [actor.backend for actor in self._scheduler.actors() if actor.backend is not None]
+
+    async def _own_word(
+        self, backend: RunningBackend, snapshot: BackendSnapshot, unknown: dict[str, str]
+    ) -> OwnWord | None:
+        """Ask a backend for its own figures, and take note of those that it does not tell."""
+        try:
+            own = await self._reports.of(backend)
+        except LocalplaneError as error:
+            # One that serves one call at a time reports after the call.
+            is_busy = isinstance(error, OverdueError) and snapshot.in_flight > 0
+            if backend.unseen is not None and not is_busy:
+                raise BackendStatusFailedError(snapshot.model, error.message) from error
+            unknown["memory"] = unknown["reported_state"] = error.message
+            return None
+        if own.report.memory is None:
+            unknown["memory"] = "the backend does not report it"
+        if own.report.reported_state is None:
+            unknown["reported_state"] = "the backend does not report it"
+        return own
+
+    async def _sampled(
+        self, backend: RunningBackend, snapshot: BackendSnapshot, unknown: dict[str, str]
+    ) -> TreeSample | None:
+        """Return the last sample, or take the first, and note what it lacks."""
+        if backend.unseen is not None:
+            unknown.update(
+                dict.fromkeys((*FIGURES, "sampled_at", "pid", "devices"), backend.unseen)
+            )
+            return None
+        why = "the process could not be read"
+        if snapshot.pid not in self._samples:
+            try:
+                async with asyncio.timeout(STATUS_SECONDS):
+                    await self._sample([backend])
+            except TimeoutError:
+                why = "the process could not be read in time"
+        sample = self.last_sample(snapshot)
+        if sample is None:
+            unknown.update(dict.fromkeys(FIGURES, why))
+        elif sample.cpu_percent is None:
+            unknown["cpu_percent"] = "two samples are needed"
+        return sample
+
+    async def _read_devices(self) -> DeviceReading | None:
+        return None if self._devices is None else await self._devices()
+
     async def _sample(self, backends: list[RunningBackend]) -> None:
         table = await asyncio.to_thread(process_table.snapshot)
         trees = {one.pid: one.tree_in(table) for one in backends if one.pid is not None}
+        self._trees.update(trees)
         self._samples.update(await self._sampler.sample(trees))
         for actor in self._scheduler.actors():
             sample = self.last_sample(actor.snapshot())
             if sample is not None:
                 self._scheduler.note_memory(actor.model.name, sample.rss_bytes)
 
-    async def _probe(self, backend: RunningBackend) -> None:
+    async def _probe(self, actor: ModelActor, backend: RunningBackend) -> None:
         is_well = await backend.client.health(PROBE_SECONDS)
-        self._failed_probes[backend] = 0 if is_well else self._failed_probes.get(backend, 0) + 1
+        if is_well:
+            self._failed_probes[backend] = 0
+        elif actor.backend is backend and actor.state is BackendState.READY:
+            # Else a call came meanwhile, behind which the probe may have waited.
+            self._failed_probes[backend] = self._failed_probes.get(backend, 0) + 1
+
+
+async def _repeat(work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await work()
+        await asyncio.sleep(SAMPLE_SECONDS)
 
 
 def _seen(actor: ModelActor) -> BackendSnapshot:
@@ -169,26 +274,14 @@ def _seen(actor: ModelActor) -> BackendSnapshot:
     return snapshot
 
 
-def _unknown_figures(backend: RunningBackend, sample: TreeSample | None) -> dict[str, str]:
-    """Say why figures of the operating system are missing, by their names."""
-    if backend.unseen is not None:
-        figures = ("memory_info", "memory_percent", "cpu_percent", "sampled_at", "pid")
-        return dict.fromkeys(figures, backend.unseen)
-    unknown = {}
-    if sample is None:
-        unknown["memory_info"] = "the process could not be read"
-    if sample is None or sample.cpu_percent is None:
-        unknown["cpu_percent"] = "two samples are needed"
-    return unknown
-
-
 def _report(
     actor: ModelActor,
-    sample: TreeSample | None,
-    memory: Memory | None,
-    reported_state: str | None,
-    unknown: dict[str, str],
     *,
+    sample: TreeSample | None = None,
+    own: OwnWord | None = None,
+    devices: tuple[DeviceMemory, ...] = (),
+    devices_at: datetime | None = None,
+    unknown: dict[str, str],
     monitor_state: int | None = None,
 ) -> BackendReport:
     snapshot = actor.snapshot()
@@ -196,7 +289,10 @@ def _report(
         snapshot=snapshot,
         monitor_state=_NUMBERS[snapshot.state] if monitor_state is None else monitor_state,
         sample=sample,
-        memory=memory,
-        reported_state=reported_state,
+        memory=own.report.memory if own else None,
+        reported_state=own.report.reported_state if own else None,
+        reported_at=own.at if own else None,
+        devices=devices,
+        devices_at=devices_at,
         unknown=unknown,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import secrets
 import socket
@@ -12,7 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
 import psutil
 
@@ -20,9 +18,10 @@ from localplane_server.errors import BackendFailedError, LoadFailedError, Localp
 from localplane_server.supervision import process_table
 from localplane_server.supervision.backend_client import BackendClient
 from localplane_server.supervision.backend_process import BackendProcess, Exit, Launch
-from localplane_server.supervision.logs import tail
+from localplane_server.supervision.logs import LogArchive, tail
 from localplane_server.supervision.processes import Processes
 from localplane_server.supervision.programs import BackendProgram
+from localplane_server.supervision.redaction import secrets_in
 from localplane_server.supervision.running import FREE_SECONDS, RunningBackend, completed
 from localplane_server.supervision.sampling import Sampler
 
@@ -43,7 +42,6 @@ _SECRETS = (
     *("LOCALPLANE_API_KEY", "LOCALAI_API_KEY", "API_KEY"),
     *("LOCALPLANE_EXTERNAL_GRPC_TOKEN", "LOCALAI_GRPC_AUTH_TOKEN"),
 )
-_LONGEST_FILE_NAME = 200
 
 
 class ProcessBackend(RunningBackend):
@@ -57,7 +55,8 @@ class ProcessBackend(RunningBackend):
         *,
         hidden: Sequence[Path],
     ) -> None:
-        super().__init__(process.launch.model, client, hidden=hidden)
+        secrets = secrets_in(process.launch.env)
+        super().__init__(process.launch.model, client, hidden=hidden, secrets=secrets)
         self.process = process
         self._log_path = process.launch.log_path
         self._sampler = sampler
@@ -131,23 +130,16 @@ class BackendLauncher:
         processes: Processes,
         sampler: Sampler,
         *,
-        log_dir: Path,
+        logs: LogArchive,
         models_path: Path,
         environment: Mapping[str, str],
     ) -> None:
         self._processes = processes
         self._sampler = sampler
-        self._log_dir = log_dir
+        self._logs = logs
         self._models_path = models_path
         self._environment = _backend_environment(environment, models_path)
         self._reserved: set[int] = set()
-
-    def log_path(self, model: str) -> Path:
-        """Return where the output of a model's backend goes."""
-        name = quote(model, safe=" ")
-        if len(name) > _LONGEST_FILE_NAME:
-            name = f"{name[:_LONGEST_FILE_NAME]}-{hashlib.sha256(model.encode()).hexdigest()[:16]}"
-        return self._log_dir / f"{name}.log"
 
     async def launch(self, model: str, program: BackendProgram) -> ProcessBackend:
         """Start a program for a model and return once it answers.
@@ -185,7 +177,8 @@ class BackendLauncher:
                 "LOCALAI_GRPC_AUTH_TOKEN": token,
             },
             cwd=program.cwd,
-            log_path=self.log_path(model),
+            log_path=self._logs.path(model),
+            log_limits=self._logs.limits(),
         )
         try:
             process = await self._spawn(launch)

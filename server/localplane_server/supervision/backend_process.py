@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from localplane_server import errors
-from localplane_server.supervision import channel, process_table
+from localplane_server.supervision import channel, exits, process_table
+from localplane_server.supervision.log_files import DEFAULT_LIMITS, LogLimits
 
 _logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class Launch:
     """Working directory. None for the server's."""
     log_path: Path
     """File for standard output and error. Its folder is made when it is missing."""
+    log_limits: LogLimits = DEFAULT_LIMITS
+    """How large that log may get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +51,23 @@ class Exit:
     """Exit code, when it exited."""
     signal: int | None
     """Signal, when one ended it. Both are None when the status was lost with the keeper."""
+    memory_kills: int = 0
+    """Processes that the kernel killed for want of memory while this one ran, if it was killed."""
 
     def __str__(self) -> str:
         """Return it in words, such as `exit code 1` or `signal SIGKILL`."""
         if self.code is not None:
-            return f"exit code {self.code}"
+            return exits.in_words(self.code)
         if self.signal is None:
             return "unknown exit status"
-        try:
-            return f"signal {signal.Signals(self.signal).name}"
-        except ValueError:
-            return f"signal {self.signal}"  # a real-time signal
+        return exits.in_words(-self.signal, memory_kills=self.memory_kills)
 
     @classmethod
-    def from_returncode(cls, returncode: int) -> Exit:
+    def from_returncode(cls, returncode: int, memory_kills: int = 0) -> Exit:
         """Return it from a number in which a signal is negative."""
-        return cls(returncode, None) if returncode >= 0 else cls(None, -returncode)
+        if returncode >= 0:
+            return cls(returncode, None)
+        return cls(None, -returncode, memory_kills)
 
 
 class BackendProcess:
@@ -205,7 +209,7 @@ class BackendProcess:
                     )
                 )
         else:
-            self.note_exit(Exit.from_returncode(message["returncode"]))
+            self.note_exit(Exit.from_returncode(message["returncode"], message["memory_kills"]))
 
     def _on_death(self) -> None:
         self._loop.remove_reader(self._descriptor)

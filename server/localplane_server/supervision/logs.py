@@ -1,123 +1,161 @@
-"""Logs of backends: written by their wardens, size-bounded, and read from the end.
-
-Standard library only. A log is `<name>`, and older output is in `<name>.1` and `<name>.2`. Before
-the output of each process stands a line that names its spawn.
-"""
+"""The logs of all backends: where each is, how long they are kept, and the last lines of one."""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import logging
 import os
+import re
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from urllib.parse import quote
 
-MAX_BYTES = 4 * 1024 * 1024
-"""Size of one file."""
-FILES = 3
-"""Files of one log, the current one included."""
+from localplane_server.supervision.log_files import (
+    DEFAULT_LIMITS,
+    LogLimits,
+    existing,
+    last_record,
+)
+from localplane_server.supervision.log_reader import LogReader
+from localplane_server.supervision.log_record import ERRORS, MORE, OUTPUT, STARTED
 
-_TAIL_BYTES = 64 * 1024
+_logger = logging.getLogger(__name__)
+
+KEEP_SECONDS = 30 * 86400.0
+"""How long a log is kept to which nothing is written."""
+KEEP_LOGS = 100
+"""How many logs are kept; beyond, the ones go that were not written to for the longest time."""
+
+_TAIL_RECORDS = 256
 _LINE_CHARACTERS = 4096
+_LONGEST_FILE_NAME = 200
+_FILE = re.compile(r"(.+\.log)(?:\.\d+|\.new)?")
+_SEQUENCE_FILE = "first-sequence"
 
 
-class RotatedLog:
-    """Appends output to a log and keeps the log bounded.
+class LogArchive:
+    """The logs in one folder, one for each model that ever had a backend.
 
-    A disk that is full costs output, never the writer: what could not be written is counted, and
-    the log says so as soon as there is room again.
+    Args:
+        folder: The folder. It is made with the first log.
+        limits: How large each log may get.
+        now: The clock, in seconds since 1970.
     """
 
-    def __init__(self, path: str, *, max_bytes: int = MAX_BYTES, files: int = FILES) -> None:
-        self._path = path
-        self._max_bytes = max_bytes
-        self._files = files
-        self._lost_bytes = 0
-        self._file = self._open()
-        self._size = os.fstat(self._file).st_size
+    def __init__(
+        self,
+        folder: Path,
+        limits: LogLimits = DEFAULT_LIMITS,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._folder = folder
+        self._limits = limits
+        self._now = now
 
-    def begin(self, spawn_id: str) -> None:
-        """Mark where the output of a new process starts."""
-        self.write(_mark(spawn_id))
+    def path(self, model: str) -> Path:
+        """Return where the output of a model's backend goes."""
+        name = quote(model, safe=" ")
+        if len(name) > _LONGEST_FILE_NAME:
+            name = f"{name[:_LONGEST_FILE_NAME]}-{hashlib.sha256(model.encode()).hexdigest()[:16]}"
+        return self._folder / f"{name}.log"
 
-    def write(self, data: bytes) -> None:
-        """Append output."""
-        if self._lost_bytes:
-            lost, self._lost_bytes = self._lost_bytes, 0
-            if not self._append(b"=== localplane lost %d bytes of output here\n" % lost):
-                self._lost_bytes = lost
-        if self._lost_bytes or not self._append(data):
-            self._lost_bytes += len(data)
+    def limits(self) -> LogLimits:
+        """Return how large a log may get, and where its sequence begins."""
+        return self._limits._replace(first_sequence=self._first_sequence())
 
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+    def has(self, model: str) -> bool:
+        """Whether a backend of the model has ever written anything that is still there."""
+        return bool(existing(os.fspath(self.path(model))))
 
-    def _append(self, data: bytes) -> bool:
+    def remove_old(self) -> list[str]:
+        """Remove logs that were kept long enough, and return their names. Those in use stay."""
+        written = self._written()
+        names = sorted(written, key=lambda name: (-written[name], name))
+        old = self._now() - KEEP_SECONDS
+        surplus = [name for at, name in enumerate(names) if at >= KEEP_LOGS or written[name] < old]
+        return [name for name in surplus if self._remove(name)]
+
+    def _written(self) -> dict[str, float]:
+        """Return when each log was written to for the last time."""
+        written: dict[str, float] = {}
         try:
-            if self._size and self._size + len(data) > self._max_bytes:
-                self._rotate()
-            while data:
-                written = os.write(self._file, data)
-                self._size += written
-                data = data[written:]
+            files = list(os.scandir(self._folder))
+        except FileNotFoundError:
+            return {}
+        for file in files:
+            found = _FILE.fullmatch(file.name)
+            if found is not None:
+                with suppress(FileNotFoundError):
+                    at = file.stat().st_mtime
+                    written[found[1]] = max(at, written.get(found[1], 0.0))
+        return written
+
+    def _remove(self, name: str) -> bool:
+        path = os.fspath(self._folder / name)
+        try:
+            with Path(path).open("rb") as current:
+                # Whoever writes it holds the lock, however long it has had nothing to write.
+                fcntl.flock(current, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                last = last_record(current.fileno())
+                if last is not None:
+                    self._go_on_after(last.sequence)
+                # The oldest first: what is left after an interruption is still a log.
+                for file in reversed(existing(path)):
+                    Path(file).unlink()
+        except BlockingIOError:
+            return False
         except OSError:
+            _logger.warning("cannot remove an old log", exc_info=True, extra={"log": name})
             return False
         return True
 
-    def _rotate(self) -> None:
-        for number in range(self._files - 1, 0, -1):
-            younger = f"{self._path}.{number - 1}" if number > 1 else self._path
-            if os.path.exists(younger):  # noqa: PTH110 - pathlib is not worth its import in a keeper
-                os.replace(younger, f"{self._path}.{number}")  # noqa: PTH105 - as above
-        file = self._open()
-        os.close(self._file)
-        self._file = file
-        self._size = 0
+    def _first_sequence(self) -> int:
+        try:
+            return int((self._folder / _SEQUENCE_FILE).read_text())
+        except (OSError, ValueError):
+            return 1  # no log was ever removed
 
-    def _open(self) -> int:
-        # Prompts may end up in a log: it is nobody else's to read.
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    def _go_on_after(self, sequence: int) -> None:
+        """Have logs begin behind every sequence of a log that is removed, so that none means two records."""
+        if sequence >= self._first_sequence():
+            new = self._folder / f"{_SEQUENCE_FILE}.new"
+            new.write_text(str(sequence + 1))
+            new.replace(self._folder / _SEQUENCE_FILE)
 
 
 def tail(
     path: str | os.PathLike[str], *, lines: int = 20, spawn_id: str | None = None
 ) -> list[str]:
-    """Return the last lines of a log, oldest first.
+    """Return the last lines that were written to a log, oldest first, without the marks between them.
 
-    Reads 64 KiB at most. Bytes that are not UTF-8 are replaced, long lines are cut. A log that does
-    not exist is empty.
+    Looks at the last 256 records. Bytes that are not UTF-8 are replaced, long lines are cut. A log
+    that does not exist is empty.
 
     Args:
         path: The log.
         lines: How many lines at most.
         spawn_id: Return only output of this spawn, however little that is.
     """
-    data = _last_bytes(os.fspath(path), _TAIL_BYTES)
-    is_cut = len(data) == _TAIL_BYTES
-    if spawn_id is not None:
-        _, mark, after = data.rpartition(_mark(spawn_id))
-        if mark:
-            data, is_cut = after, False
-    found = data.decode(errors="replace").split("\n")
-    if is_cut:
-        del found[0]  # most likely only the end of a line
-    if found and not found[-1]:
-        del found[-1]
-    return [line.rstrip("\r")[:_LINE_CHARACTERS] for line in found[-lines:]] if lines else []
-
-
-def _last_bytes(path: str, count: int) -> bytes:
-    data = b""
-    for name in [path, *(f"{path}.{number}" for number in range(1, FILES))]:
-        try:
-            with open(name, "rb") as file:  # noqa: PTH123 - pathlib is not worth its import in a keeper
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - (count - len(data))))
-                # The warden may write meanwhile.
-                data = file.read(count - len(data)) + data
-        except FileNotFoundError:
-            continue
-        if len(data) >= count:
-            break
-    return data
-
-
-def _mark(spawn_id: str) -> bytes:
-    return b"=== localplane spawn %s\n" % spawn_id.encode()
+    if not lines:
+        return []
+    found: list[bytes] = []
+    unfinished: dict[str, int] = {}
+    with closing(LogReader(path)) as reader:
+        reader.seek_last(_TAIL_RECORDS)
+        while records := reader.read():
+            for record in records:
+                stream = record.kind.removesuffix(MORE)
+                if stream == STARTED:
+                    unfinished.clear()
+                    if spawn_id is not None and record.text.endswith(spawn_id.encode()):
+                        found.clear()
+                elif stream in (OUTPUT, ERRORS):
+                    at = unfinished.pop(stream, len(found))
+                    found[at:] = [b"".join((*found[at : at + 1], record.text)), *found[at + 1 :]]
+                    if record.kind.endswith(MORE):
+                        unfinished[stream] = at
+    return [line.decode(errors="replace")[:_LINE_CHARACTERS] for line in found[-lines:]]

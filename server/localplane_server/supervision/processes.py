@@ -192,6 +192,7 @@ class Processes:
             "env": {**launch.env, SPAWN_ID_VARIABLE: spawn_id},
             "cwd": None if launch.cwd is None else str(launch.cwd),
             "log": str(launch.log_path),
+            "log_limits": launch.log_limits,
         }
         try:
             launch.log_path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from localplane_server.errors import BackendGoneError, LoadFailedError, Localpla
 from localplane_server.supervision.backend_client import BackendClient
 from localplane_server.supervision.calls import LoadOptions
 from localplane_server.supervision.process_table import Entry
+from localplane_server.supervision.redaction import redacted
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +31,21 @@ class RunningBackend(ABC):
     unseen: str | None = None
     """Why the operating system here has no figures of it. None where it has."""
 
-    def __init__(self, model: str, client: BackendClient, *, hidden: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        model: str,
+        client: BackendClient,
+        *,
+        hidden: Sequence[Path],
+        secrets: Sequence[str] = (),
+    ) -> None:
         """Take over a backend that answers.
 
         Args:
             model: Name of the model that it is for.
             client: Calls it.
             hidden: Folders that errors do not name: whoever asks for a model need not learn where things are kept.
+            secrets: What else errors do not say.
         """
         self.model = model
         """Name of the model that it is for."""
@@ -45,6 +54,7 @@ class RunningBackend(ABC):
         self.is_stopping = False
         """Whether it was asked to stop: then a broken connection is no failure."""
         self._hidden = tuple(f"{folder}/" for folder in hidden)
+        self._secrets = tuple(secrets)
 
     @property
     @abstractmethod
@@ -115,7 +125,7 @@ class RunningBackend(ABC):
             message = f"{message}; last lines of its log: {' | '.join(lines)}"
         for folder in self._hidden:
             message = message.replace(folder, "")
-        return LoadFailedError(message, model=self.model)
+        return LoadFailedError(redacted(message, self._secrets), model=self.model)
 
     async def wait_for_end(self, seconds: float) -> None:
         """Wait until it has ended, but no longer than so many seconds."""

@@ -22,8 +22,13 @@ import time
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from localplane_server.supervision import channel, prctl, process_table
-from localplane_server.supervision.logs import RotatedLog
+from localplane_server.supervision import channel, exits, prctl, process_table
+from localplane_server.supervision.log_files import LogLimits
+from localplane_server.supervision.log_record import ERRORS, OUTPUT
+from localplane_server.supervision.log_writer import RotatedLog
+from localplane_server.supervision.memory_kills import MemoryKills
+from localplane_server.supervision.output_log import OutputLog
+from localplane_server.supervision.redaction import secrets_in
 
 SERVER_GONE_SECONDS = 1.0
 """How long a tree may take to end after the server is gone."""
@@ -44,7 +49,7 @@ def run(spawn_id: str, server: socket.socket, lifeline: int, launch_file: int) -
         spawn_id: Name of this spawn.
         server: Channel to the server.
         lifeline: Readable at its end once the keeper is dead.
-        launch_file: File with what to start, as JSON: `argv`, `env`, `cwd`, `log`.
+        launch_file: File with what to start, as JSON: `argv`, `env`, `cwd`, `log`, `log_limits`.
     """
     prctl.name_process("lp-warden")
     # Before there is any child: what is forked later inherits being looked after.
@@ -80,15 +85,17 @@ class _Warden:
         """What was sent SIGTERM, by number and start."""
         self._wakeup, wakeup_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakeup_end, warn_on_full_buffer=False)
+        self._log = _open_log(launch)
+        self._memory_kills = MemoryKills()
         try:
-            self._log = RotatedLog(launch["log"])
-        except OSError as error:
-            raise _StartError(f"cannot open {launch['log']}: {error.strerror}") from error
-        self._log.begin(spawn_id)
-        self._backend, self._output = _start(launch)
-        self._has_output = True
+            self._backend, self._outputs = _start(launch)
+        except _StartError as error:
+            self._log.not_started(str(error))
+            self._log.close()
+            raise
+        self._log.started(self._backend, spawn_id)
         self._poll = select.poll()
-        for descriptor in (self._server.fileno(), self._lifeline, self._wakeup, self._output):
+        for descriptor in (self._server.fileno(), self._lifeline, self._wakeup, *self._outputs):
             self._poll.register(descriptor, select.POLLIN)
         self._announce()
 
@@ -112,8 +119,8 @@ class _Warden:
             for descriptor, _ in self._poll.poll(self._timeout_milliseconds()):
                 if descriptor == self._wakeup:
                     os.read(self._wakeup, _READ_BYTES)
-                elif descriptor == self._output:
-                    self._write_down()
+                elif descriptor in self._outputs:
+                    self._write_down(descriptor)
                 elif descriptor == self._lifeline:
                     self._poll.unregister(descriptor)
                     self._end_within(KEEPER_GONE_SECONDS)
@@ -121,14 +128,16 @@ class _Warden:
                     self._obey()
             if self._reap():
                 break
+            self._log.look()
             if self._look_at is not None and time.monotonic() >= self._look_at:
                 self._signal_tree()
         self._log.close()
 
     def _timeout_milliseconds(self) -> float | None:
-        if self._look_at is None:
+        times = [at for at in (self._look_at, self._log.due_at) if at is not None]
+        if not times:
             return None
-        return max(0.0, self._look_at - time.monotonic()) * 1000 + 1
+        return max(0.0, min(times) - time.monotonic()) * 1000 + 1
 
     def _obey(self) -> None:
         received = channel.receive(self._server)
@@ -156,10 +165,13 @@ class _Warden:
                 return False
             if pid == self._backend:
                 self._backend = 0  # the number may become somebody else's
+                code = os.waitstatus_to_exitcode(status)
+                kills = self._memory_kills.since() if code == -signal.SIGKILL else 0
                 # First what it said last: whoever hears of the exit reads the log.
                 self._write_down_rest()
-                code = os.waitstatus_to_exitcode(status)
-                _tell(self._server, {"event": "exited", "returncode": code})
+                self._log.ended(exits.in_words(code, memory_kills=kills))
+                told = {"event": "exited", "returncode": code, "memory_kills": kills}
+                _tell(self._server, told)
                 if self._kill_at is None:
                     self._end_within(BACKEND_GONE_SECONDS)
             if self._kill_at is not None:
@@ -190,31 +202,40 @@ class _Warden:
         self._look_at = now + self._retry_seconds
         self._retry_seconds = min(self._retry_seconds * 2, _LAST_RETRY_SECONDS)
 
-    def _write_down(self) -> bool:
+    def _write_down(self, descriptor: int) -> bool:
         """Copy some output to the log; return whether there may be more."""
-        if not self._has_output:
-            return False
         try:
-            data = os.read(self._output, _READ_BYTES)
+            data = os.read(descriptor, _READ_BYTES)
         except BlockingIOError:
             return False
         if data:
-            self._log.write(data)
+            self._log.write(self._outputs[descriptor], data)
             return True
-        self._has_output = False
-        self._poll.unregister(self._output)
+        del self._outputs[descriptor]
+        self._poll.unregister(descriptor)
         return False
 
     def _write_down_rest(self) -> None:
-        # Bounded, as others of the tree may go on writing.
-        for _ in range(64):
-            if not self._write_down():
-                break
+        for descriptor in list(self._outputs):
+            # Bounded, as others of the tree may go on writing.
+            for _ in range(64):
+                if not self._write_down(descriptor):
+                    break
 
 
-def _start(launch: dict[str, Any]) -> tuple[int, int]:
-    """Start the backend; return its number and the end of the pipe that carries its output."""
+def _open_log(launch: dict[str, Any]) -> OutputLog:
+    try:
+        log = RotatedLog(launch["log"], LogLimits(*launch["log_limits"]))
+    except OSError as error:
+        raise _StartError(f"cannot open {launch['log']}: {error.strerror}") from error
+    secrets = tuple(os.fsencode(secret) for secret in secrets_in(launch["env"]))
+    return OutputLog(log, secrets)
+
+
+def _start(launch: dict[str, Any]) -> tuple[int, dict[int, str]]:
+    """Start the backend; return its number, and what comes out of which pipe."""
     output, output_end = os.pipe2(os.O_CLOEXEC)
+    errors, errors_end = os.pipe2(os.O_CLOEXEC)
     problem, problem_end = os.pipe2(os.O_CLOEXEC)
     warden = os.getpid()
     try:
@@ -222,8 +243,9 @@ def _start(launch: dict[str, Any]) -> tuple[int, int]:
     except OSError as error:
         raise _StartError(f"cannot fork: {error.strerror}") from error
     if pid == 0:
-        _become_backend(launch, warden, output_end, problem_end)
+        _become_backend(launch, warden, (output_end, errors_end), problem_end)
     os.close(output_end)
+    os.close(errors_end)
     os.close(problem_end)
     # Ends without a word when the program has been started, as the other end closes on exec.
     with open(problem, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
@@ -232,11 +254,12 @@ def _start(launch: dict[str, Any]) -> tuple[int, int]:
         os.waitpid(pid, 0)
         raise _StartError(text)
     os.set_blocking(output, False)
-    return pid, output
+    os.set_blocking(errors, False)
+    return pid, {output: OUTPUT, errors: ERRORS}
 
 
 def _become_backend(
-    launch: dict[str, Any], warden: int, output_end: int, problem_end: int
+    launch: dict[str, Any], warden: int, output_ends: tuple[int, int], problem_end: int
 ) -> NoReturn:
     what = f"cannot run {launch['argv'][0]}"
     try:
@@ -246,8 +269,8 @@ def _become_backend(
             os._exit(1)  # it died before it could be noticed
         _reset_signals()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(output_end, 1)
-        os.dup2(output_end, 2)
+        os.dup2(output_ends[0], 1)
+        os.dup2(output_ends[1], 2)
         # All other descriptors close on exec.
         if launch["cwd"] is not None:
             what = f"cannot enter {launch['cwd']}"

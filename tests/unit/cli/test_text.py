@@ -12,7 +12,8 @@ from localplane_server.cli.text import facts, percent, printable, since, size, t
 
 def test_printable() -> None:
     """What a terminal would obey does not reach it; lines, tabs and other alphabets do."""
-    assert "[31mred\n\tnaïve 你好" == printable("\x1b[31mred\r\x07\n\tna\u00efve \x9b你好\x7f")
+    assert "red\n\tnaïve 你好" == printable("\x1b[31mred\r\x07\n\tna\u00efve \x9b你好\x7f")
+    assert "ab" == printable("a\x9b1;31mb\x1b[2J\x1b[?25l")
 
 
 def test_table() -> None:

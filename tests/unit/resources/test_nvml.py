@@ -3,69 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fake_nvml import FakeNvml, process
 from localplane_server.resources.figures import Source, Vendor
 from localplane_server.resources.nvml import Nvml, NvmlUnavailableError
-
-
-class NVMLError(Exception):
-    """As the module names it."""
-
-
-class FakeNvml:
-    """The part of `pynvml` that is used, with one device."""
-
-    NVMLError = NVMLError
-    NVML_TEMPERATURE_GPU = 0
-
-    def __init__(self) -> None:
-        self.failure: str | None = None
-        self.unsupported: set[str] = set()
-        self.opened = 0
-        self.closed = 0
-
-    def nvmlInit(self) -> None:  # noqa: N802 - the library's name, like those below
-        if self.failure:
-            raise NVMLError(self.failure)
-        self.opened += 1
-
-    def nvmlShutdown(self) -> None:  # noqa: N802
-        self.closed += 1
-
-    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
-        if self.failure:
-            raise NVMLError(self.failure)
-        return "580.65.06"
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        return 1
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        return index
-
-    def nvmlDeviceGetName(self, _handle: int) -> bytes:  # noqa: N802
-        return b"NVIDIA GeForce RTX 4090"
-
-    def nvmlDeviceGetPciInfo(self, _handle: int) -> Any:  # noqa: N802
-        return self._answer("pci", SimpleNamespace(busId="00000000:0A:00.0"))
-
-    def nvmlDeviceGetMemoryInfo(self, _handle: int) -> Any:  # noqa: N802
-        return self._answer("memory", SimpleNamespace(total=24 << 30, used=1 << 30))
-
-    def nvmlDeviceGetUtilizationRates(self, _handle: int) -> Any:  # noqa: N802
-        return self._answer("rates", SimpleNamespace(gpu=0, memory=3))
-
-    def nvmlDeviceGetTemperature(self, _handle: int, _sensor: int) -> Any:  # noqa: N802
-        return self._answer("temperature", 0)
-
-    def _answer(self, what: str, answer: Any) -> Any:
-        if what in self.unsupported:
-            raise NVMLError("Not Supported")
-        return answer
 
 
 def test_device() -> None:
@@ -90,6 +34,47 @@ def test_what_a_device_does_not_support() -> None:
     assert (None, None, None) == (device.memory_total, device.memory_used, device.address)
     names = ("memory_total", "memory_used", "utilization_percent", "temperature_celsius", "address")
     assert dict.fromkeys(names, "Not Supported") == device.unknown
+
+
+def test_processes() -> None:
+    """Each process has what it uses, once, even when it both computes and draws; unknown is not zero."""
+    fake = FakeNvml()
+    fake.computing = [process(1, 100), process(2, None), process(3, 7)]
+    fake.drawing = [process(3, 7), process(4, 0)]
+    uses, problems = Nvml(lambda: fake).uses()
+
+    assert [(1, 100), (2, None), (3, 7), (4, 0)] == [(use.pid, use.used_bytes) for use in uses]
+    assert {("NVIDIA GeForce RTX 4090", "0000:0a:00.0", 24 << 30)} == {
+        (use.name, use.address, use.total_bytes) for use in uses
+    }
+    assert [] == problems
+
+
+def test_processes_that_are_not_told() -> None:
+    """A device that does not list its processes is named, with the library's words."""
+    fake = FakeNvml()
+    fake.computing = [process(1, 100)]
+    fake.unsupported = {"processes"}
+
+    assert ([], ["NVIDIA GeForce RTX 4090: Not Supported"]) == Nvml(lambda: fake).uses()
+
+
+def test_processes_of_a_device_without_memory() -> None:
+    """What else a device does not tell is null."""
+    fake = FakeNvml()
+    fake.computing = [process(1, 100)]
+    fake.unsupported = {"memory", "pci"}
+    ((use,), _) = Nvml(lambda: fake).uses()
+
+    assert (None, None, 100) == (use.address, use.total_bytes, use.used_bytes)
+
+
+def test_processes_without_a_library() -> None:
+    """Without the library there is a reason."""
+    fake = FakeNvml()
+    fake.failure = "NVML Shared Library Not Found"
+    with pytest.raises(NvmlUnavailableError, match="Shared Library Not Found"):
+        Nvml(lambda: fake).uses()
 
 
 def test_opened_once_and_closed() -> None:

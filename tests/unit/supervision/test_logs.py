@@ -1,14 +1,20 @@
-"""Writing and reading the logs of backends."""
+"""The logs of all backends."""
 
 from __future__ import annotations
 
-import resource
+import os
 from pathlib import Path
 
 import pytest
 
 from localplane_server.supervision import logs
-from localplane_server.supervision.logs import RotatedLog
+from localplane_server.supervision.log_files import DEFAULT_LIMITS, LogLimits
+from localplane_server.supervision.log_record import ERRORS, OUTPUT
+from localplane_server.supervision.log_writer import Entry, RotatedLog
+from localplane_server.supervision.logs import KEEP_LOGS, KEEP_SECONDS, LogArchive
+from localplane_server.supervision.output_log import OutputLog
+
+NOW = 1_800_000_000.0
 
 
 @pytest.fixture
@@ -16,56 +22,29 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "model.log"
 
 
-class TestRotatedLog:
-    def test_keeps_the_newest(self, path: Path) -> None:
-        """A full file moves aside, the oldest one goes, and no file is larger than it may be."""
-        log = RotatedLog(str(path), max_bytes=10, files=3)
-        for number in range(5):
-            log.write(b"line %d..\n" % number)
-        log.close()
+@pytest.fixture
+def archive(tmp_path: Path) -> LogArchive:
+    return LogArchive(tmp_path / "logs", now=lambda: NOW)
 
-        contents = [Path(f"{path}{end}").read_text() for end in ("", ".1", ".2")]
-        assert ["line 4..\n", "line 3..\n", "line 2..\n"] == contents
-        assert 3 == len(list(path.parent.iterdir()))
 
-    def test_goes_on_where_an_earlier_one_ended(self, path: Path) -> None:
-        """A log that exists is continued, and its size counts."""
-        path.write_bytes(b"12345678\n")
-        log = RotatedLog(str(path), max_bytes=10)
-        log.write(b"9\n")
-        log.close()
+def begin(path: Path, spawn_id: str, limits: LogLimits = DEFAULT_LIMITS) -> OutputLog:
+    path.parent.mkdir(exist_ok=True)
+    log = OutputLog(RotatedLog(str(path), limits))
+    log.started(7, spawn_id)
+    return log
 
-        assert b"9\n" == path.read_bytes()
-        assert b"12345678\n" == Path(f"{path}.1").read_bytes()
 
-    def test_is_private(self, path: Path) -> None:
-        """Prompts may be in it, so nobody else can read it."""
-        RotatedLog(str(path)).close()
-
-        assert 0o600 == path.stat().st_mode & 0o777
-
-    def test_survives_a_full_disk(self, path: Path) -> None:
-        """What cannot be written is lost without an error, and the log says how much that was."""
-        log = RotatedLog(str(path))
-        log.write(b"before\n")
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
-        try:
-            log.write(b"12345\n")
-            log.write(b"67\n")
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        log.write(b"after\n")
-        log.close()
-
-        expected = ["before", "=== localplane lost 9 bytes of output here", "after"]
-        assert expected == path.read_text().splitlines()
+def say(path: Path, text: bytes, spawn_id: str = "aaaa") -> None:
+    log = begin(path, spawn_id)
+    log.write(OUTPUT, text)
+    log.ended("exit code 0")
+    log.close()
 
 
 class TestTail:
     def test_last_lines(self, path: Path) -> None:
-        """The last lines come, oldest first, with or without an end of line."""
-        path.write_text("a\nb\r\nc\nd")
+        """The last lines come, oldest first, without the marks, with or without an end of line."""
+        say(path, b"a\nb\r\nc\nd")
 
         assert ["b", "c", "d"] == logs.tail(path, lines=3)
         assert [] == logs.tail(path, lines=0)
@@ -74,45 +53,126 @@ class TestTail:
         """A log that does not exist is empty."""
         assert [] == logs.tail(path)
 
-    def test_reads_on_in_the_older_file(self, path: Path) -> None:
-        """A line that was cut by a rotation is whole again."""
-        Path(f"{path}.1").write_text("first\nsec")
-        path.write_text("ond\nthird\n")
-
-        assert ["first", "second", "third"] == logs.tail(path)
-
     def test_undecodable_bytes(self, path: Path) -> None:
         """Bytes that are not text are replaced."""
-        path.write_bytes(b"caf\xe9\n")
+        say(path, b"caf\xe9\n")
 
         assert ["caf\ufffd"] == logs.tail(path)
 
-    def test_is_bounded(self, path: Path) -> None:
-        """Neither a long log nor a long line makes a long answer, and no line starts in its middle."""
-        path.write_text("x" * 1_000_000 + "\n" + "y" * 10_000 + "\nend\n")
+    def test_long_lines(self, path: Path) -> None:
+        """A line that was written in pieces is one line, and is cut; the streams are kept apart."""
+        log = begin(path, "aaaa")
+        log.write(OUTPUT, b"x" * 40_000)
+        log.write(ERRORS, b"y\n")
+        log.write(OUTPUT, b"\nend\n")
+        log.close()
 
-        assert ["y" * 4096, "end"] == logs.tail(path)
+        assert ["x" * 4096, "y", "end"] == logs.tail(path)
 
     def test_only_one_spawn(self, path: Path) -> None:
         """What an earlier process said is not mistaken for this one's last words."""
-        log = RotatedLog(str(path))
-        log.begin("aaaa")
-        log.write(b"from before\n")
-        log.begin("bbbb")
-        log.close()
+        say(path, b"from before\n")
+        begin(path, "bbbb").close()
 
         assert [] == logs.tail(path, spawn_id="bbbb")
 
     def test_spawn_that_began_in_an_older_file(self, path: Path) -> None:
         """The start of a spawn is found across a rotation; one that is out of reach hides nothing."""
-        log = RotatedLog(str(path), max_bytes=60)
-        log.write(b"old\n")
-        log.begin("aaaa")
-        log.write(b"one\n")
-        log.write(b"two, which goes to the next file..\n")
+        say(path, b"old\n", "0000")
+        log = begin(path, "aaaa", LogLimits(max_bytes=250))
+        log.write(OUTPUT, b"one\n")
+        log.write(OUTPUT, b"two, which goes to the next file, as it is rather long\n")
         log.close()
 
-        expected = ["one", "two, which goes to the next file.."]
+        expected = ["one", "two, which goes to the next file, as it is rather long"]
         assert Path(f"{path}.1").exists()
         assert expected == logs.tail(path, spawn_id="aaaa")
         assert expected == logs.tail(path, lines=2, spawn_id="unknown")
+
+
+class TestPath:
+    def test_one_file_for_each_name(self, archive: LogArchive, tmp_path: Path) -> None:
+        """Whatever a model is called, its log lies in the folder and is no other's."""
+        long = "n" * 250
+        names = [
+            "a",
+            "A",
+            "a/b",
+            "a__b",
+            "a%2Fb",
+            "..",
+            "../x",
+            ".",
+            "ü.gguf",
+            "x y",
+            long,
+            long + "n",
+        ]
+        paths = [archive.path(name) for name in names]
+
+        assert len(names) == len(set(paths))
+        assert {tmp_path / "logs"} == {path.parent for path in paths}
+        assert all(len(path.name.encode()) < 240 for path in paths)
+
+
+class TestRemoval:
+    def age(self, archive: LogArchive, model: str, seconds: float) -> Path:
+        path = archive.path(model)
+        say(path, b"x\n")
+        os.utime(path, (NOW - seconds, NOW - seconds))
+        return path
+
+    def test_by_age(self, archive: LogArchive) -> None:
+        """What nobody has written to for long goes, with its older files."""
+        old = self.age(archive, "old", KEEP_SECONDS + 1)
+        older_file = Path(f"{old}.1")
+        older_file.write_text("0 t 1 out x\n")
+        os.utime(older_file, (NOW - 2 * KEEP_SECONDS, NOW - 2 * KEEP_SECONDS))
+        young = self.age(archive, "young", KEEP_SECONDS - 1)
+
+        assert [old.name] == archive.remove_old()
+        assert (False, False, True) == (old.exists(), older_file.exists(), young.exists())
+
+    def test_by_number(self, archive: LogArchive) -> None:
+        """Of too many, those go that were not written to for the longest time."""
+        paths = [self.age(archive, f"m{number}", float(number)) for number in range(KEEP_LOGS + 3)]
+        archive.remove_old()
+
+        assert [True] * KEEP_LOGS + [False] * 3 == [path.exists() for path in paths]
+
+    def test_not_in_use(self, archive: LogArchive) -> None:
+        """A backend that has nothing to say keeps its log."""
+        path = archive.path("quiet")
+        log = begin(path, "aaaa")
+        os.utime(path, (0, 0))
+        assert [] == archive.remove_old()
+
+        log.close()
+        os.utime(path, (0, 0))
+        assert [path.name] == archive.remove_old()
+
+    def test_no_folder(self, archive: LogArchive) -> None:
+        """Before the first log there is nothing to remove."""
+        assert [] == archive.remove_old()
+
+    def test_other_files_stay(self, archive: LogArchive, tmp_path: Path) -> None:
+        """Only logs are removed."""
+        self.age(archive, "m", 0.0)
+        other = tmp_path / "logs" / "notes.txt"
+        other.write_text("mine")
+        os.utime(other, (0, 0))
+        archive.remove_old()
+
+        assert other.exists()
+
+    def test_numbers_are_not_used_again(self, archive: LogArchive) -> None:
+        """After a removal, logs begin behind every number that was ever told."""
+        path = self.age(archive, "m", KEEP_SECONDS + 1)
+        log = RotatedLog(str(path), archive.limits())
+        log.append(1, [Entry(OUTPUT, b"x")] * 10)
+        last = log._sequence
+        log.close()
+        os.utime(path, (0, 0))
+        archive.remove_old()
+
+        assert last + 1 == archive.limits().first_sequence

@@ -216,6 +216,63 @@ func (ReportedState) EnumDescriptor() ([]byte, []int) {
 	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{2}
 }
 
+// Who says a figure.
+type FigureSource int32
+
+const (
+	// Not known.
+	FigureSource_FIGURE_SOURCE_UNSPECIFIED FigureSource = 0
+	// The backend, of itself.
+	FigureSource_FIGURE_SOURCE_BACKEND FigureSource = 1
+	// The operating system, of the process tree.
+	FigureSource_FIGURE_SOURCE_SYSTEM FigureSource = 2
+	// NVIDIA's library, of its devices.
+	FigureSource_FIGURE_SOURCE_NVML FigureSource = 3
+)
+
+// Enum value maps for FigureSource.
+var (
+	FigureSource_name = map[int32]string{
+		0: "FIGURE_SOURCE_UNSPECIFIED",
+		1: "FIGURE_SOURCE_BACKEND",
+		2: "FIGURE_SOURCE_SYSTEM",
+		3: "FIGURE_SOURCE_NVML",
+	}
+	FigureSource_value = map[string]int32{
+		"FIGURE_SOURCE_UNSPECIFIED": 0,
+		"FIGURE_SOURCE_BACKEND":     1,
+		"FIGURE_SOURCE_SYSTEM":      2,
+		"FIGURE_SOURCE_NVML":        3,
+	}
+)
+
+func (x FigureSource) Enum() *FigureSource {
+	p := new(FigureSource)
+	*p = x
+	return p
+}
+
+func (x FigureSource) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FigureSource) Descriptor() protoreflect.EnumDescriptor {
+	return file_localplane_v1_backend_proto_enumTypes[3].Descriptor()
+}
+
+func (FigureSource) Type() protoreflect.EnumType {
+	return &file_localplane_v1_backend_proto_enumTypes[3]
+}
+
+func (x FigureSource) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FigureSource.Descriptor instead.
+func (FigureSource) EnumDescriptor() ([]byte, []int) {
+	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{3}
+}
+
 // Where an installed backend comes from.
 type BackendSource int32
 
@@ -257,11 +314,11 @@ func (x BackendSource) String() string {
 }
 
 func (BackendSource) Descriptor() protoreflect.EnumDescriptor {
-	return file_localplane_v1_backend_proto_enumTypes[3].Descriptor()
+	return file_localplane_v1_backend_proto_enumTypes[4].Descriptor()
 }
 
 func (BackendSource) Type() protoreflect.EnumType {
-	return &file_localplane_v1_backend_proto_enumTypes[3]
+	return &file_localplane_v1_backend_proto_enumTypes[4]
 }
 
 func (x BackendSource) Number() protoreflect.EnumNumber {
@@ -270,7 +327,7 @@ func (x BackendSource) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use BackendSource.Descriptor instead.
 func (BackendSource) EnumDescriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{3}
+	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{4}
 }
 
 // Memory that a backend reports of itself, in bytes.
@@ -383,6 +440,161 @@ func (x *ProcessMemory) GetVms() uint64 {
 	return 0
 }
 
+// Where figures come from, and how old they are.
+type FigureOrigin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who says them.
+	Source FigureSource `protobuf:"varint,1,opt,name=source,proto3,enum=localplane.v1.FigureSource" json:"source,omitempty"`
+	// When they were read.
+	SampledAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=sampled_at,json=sampledAt,proto3" json:"sampled_at,omitempty"`
+	// How long before this answer that was, in seconds.
+	AgeSeconds    float64 `protobuf:"fixed64,3,opt,name=age_seconds,json=ageSeconds,proto3" json:"age_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FigureOrigin) Reset() {
+	*x = FigureOrigin{}
+	mi := &file_localplane_v1_backend_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FigureOrigin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FigureOrigin) ProtoMessage() {}
+
+func (x *FigureOrigin) ProtoReflect() protoreflect.Message {
+	mi := &file_localplane_v1_backend_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FigureOrigin.ProtoReflect.Descriptor instead.
+func (*FigureOrigin) Descriptor() ([]byte, []int) {
+	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *FigureOrigin) GetSource() FigureSource {
+	if x != nil {
+		return x.Source
+	}
+	return FigureSource_FIGURE_SOURCE_UNSPECIFIED
+}
+
+func (x *FigureOrigin) GetSampledAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SampledAt
+	}
+	return nil
+}
+
+func (x *FigureOrigin) GetAgeSeconds() float64 {
+	if x != nil {
+		return x.AgeSeconds
+	}
+	return 0
+}
+
+// Memory of one device that a process tree uses.
+type DeviceMemory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the device.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its address on the PCI bus. Null when the driver does not tell it.
+	Address *string `protobuf:"bytes,2,opt,name=address,proto3,oneof" json:"address,omitempty"`
+	// Memory that the tree uses there, in bytes. Null when the driver does not tell it.
+	Used *uint64 `protobuf:"varint,3,opt,name=used,proto3,oneof" json:"used,omitempty"`
+	// All memory of the device, in bytes. Null when the driver does not tell it.
+	Total *uint64 `protobuf:"varint,4,opt,name=total,proto3,oneof" json:"total,omitempty"`
+	// Where this comes from.
+	Origin *FigureOrigin `protobuf:"bytes,5,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Why a figure is null, by the figure's name.
+	Unknown       map[string]string `protobuf:"bytes,6,rep,name=unknown,proto3" json:"unknown,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceMemory) Reset() {
+	*x = DeviceMemory{}
+	mi := &file_localplane_v1_backend_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceMemory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceMemory) ProtoMessage() {}
+
+func (x *DeviceMemory) ProtoReflect() protoreflect.Message {
+	mi := &file_localplane_v1_backend_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceMemory.ProtoReflect.Descriptor instead.
+func (*DeviceMemory) Descriptor() ([]byte, []int) {
+	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DeviceMemory) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeviceMemory) GetAddress() string {
+	if x != nil && x.Address != nil {
+		return *x.Address
+	}
+	return ""
+}
+
+func (x *DeviceMemory) GetUsed() uint64 {
+	if x != nil && x.Used != nil {
+		return *x.Used
+	}
+	return 0
+}
+
+func (x *DeviceMemory) GetTotal() uint64 {
+	if x != nil && x.Total != nil {
+		return *x.Total
+	}
+	return 0
+}
+
+func (x *DeviceMemory) GetOrigin() *FigureOrigin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+func (x *DeviceMemory) GetUnknown() map[string]string {
+	if x != nil {
+		return x.Unknown
+	}
+	return nil
+}
+
 // What is known of one backend: what it says of itself and what the operating system says of its process tree.
 type BackendStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -412,15 +624,21 @@ type BackendStatus struct {
 	LastUsed *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_used,json=lastUsed,proto3" json:"last_used,omitempty"`
 	// How often the backend of this model was started again after a failure, since the service started.
 	Restarts int32 `protobuf:"varint,13,opt,name=restarts,proto3" json:"restarts,omitempty"`
-	// Why a figure is null, by the figure's name.
-	Unknown       map[string]string `protobuf:"bytes,14,rep,name=unknown,proto3" json:"unknown,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Why a figure is null, or `devices` empty, by the figure's name.
+	Unknown map[string]string `protobuf:"bytes,14,rep,name=unknown,proto3" json:"unknown,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Where `memory` and `reported_state` come from. Null when the backend did not say them.
+	MemoryOrigin *FigureOrigin `protobuf:"bytes,15,opt,name=memory_origin,json=memoryOrigin,proto3" json:"memory_origin,omitempty"`
+	// Where `memory_info`, `memory_percent` and `cpu_percent` come from. Null when they could not be read.
+	MemoryInfoOrigin *FigureOrigin `protobuf:"bytes,16,opt,name=memory_info_origin,json=memoryInfoOrigin,proto3" json:"memory_info_origin,omitempty"`
+	// Memory of the devices that list a process of the tree. Empty when none does, or none could be asked.
+	Devices       []*DeviceMemory `protobuf:"bytes,17,rep,name=devices,proto3" json:"devices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BackendStatus) Reset() {
 	*x = BackendStatus{}
-	mi := &file_localplane_v1_backend_proto_msgTypes[2]
+	mi := &file_localplane_v1_backend_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -432,7 +650,7 @@ func (x *BackendStatus) String() string {
 func (*BackendStatus) ProtoMessage() {}
 
 func (x *BackendStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_proto_msgTypes[2]
+	mi := &file_localplane_v1_backend_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -445,7 +663,7 @@ func (x *BackendStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendStatus.ProtoReflect.Descriptor instead.
 func (*BackendStatus) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{2}
+	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *BackendStatus) GetState() MonitorState {
@@ -546,6 +764,27 @@ func (x *BackendStatus) GetUnknown() map[string]string {
 	return nil
 }
 
+func (x *BackendStatus) GetMemoryOrigin() *FigureOrigin {
+	if x != nil {
+		return x.MemoryOrigin
+	}
+	return nil
+}
+
+func (x *BackendStatus) GetMemoryInfoOrigin() *FigureOrigin {
+	if x != nil {
+		return x.MemoryInfoOrigin
+	}
+	return nil
+}
+
+func (x *BackendStatus) GetDevices() []*DeviceMemory {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
 // A backend, as the list shows it.
 type Backend struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -586,7 +825,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_localplane_v1_backend_proto_msgTypes[3]
+	mi := &file_localplane_v1_backend_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +837,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_proto_msgTypes[3]
+	mi := &file_localplane_v1_backend_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +850,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{3}
+	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Backend) GetModel() string {
@@ -738,7 +977,7 @@ type BackendMetadata struct {
 
 func (x *BackendMetadata) Reset() {
 	*x = BackendMetadata{}
-	mi := &file_localplane_v1_backend_proto_msgTypes[4]
+	mi := &file_localplane_v1_backend_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +989,7 @@ func (x *BackendMetadata) String() string {
 func (*BackendMetadata) ProtoMessage() {}
 
 func (x *BackendMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_proto_msgTypes[4]
+	mi := &file_localplane_v1_backend_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +1002,7 @@ func (x *BackendMetadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendMetadata.ProtoReflect.Descriptor instead.
 func (*BackendMetadata) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{4}
+	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *BackendMetadata) GetAlias() string {
@@ -814,7 +1053,7 @@ type BackendProblem struct {
 
 func (x *BackendProblem) Reset() {
 	*x = BackendProblem{}
-	mi := &file_localplane_v1_backend_proto_msgTypes[5]
+	mi := &file_localplane_v1_backend_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +1065,7 @@ func (x *BackendProblem) String() string {
 func (*BackendProblem) ProtoMessage() {}
 
 func (x *BackendProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_proto_msgTypes[5]
+	mi := &file_localplane_v1_backend_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +1078,7 @@ func (x *BackendProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendProblem.ProtoReflect.Descriptor instead.
 func (*BackendProblem) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{5}
+	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *BackendProblem) GetName() string {
@@ -883,7 +1122,7 @@ type InstalledBackend struct {
 
 func (x *InstalledBackend) Reset() {
 	*x = InstalledBackend{}
-	mi := &file_localplane_v1_backend_proto_msgTypes[6]
+	mi := &file_localplane_v1_backend_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -895,7 +1134,7 @@ func (x *InstalledBackend) String() string {
 func (*InstalledBackend) ProtoMessage() {}
 
 func (x *InstalledBackend) ProtoReflect() protoreflect.Message {
-	mi := &file_localplane_v1_backend_proto_msgTypes[6]
+	mi := &file_localplane_v1_backend_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +1147,7 @@ func (x *InstalledBackend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstalledBackend.ProtoReflect.Descriptor instead.
 func (*InstalledBackend) Descriptor() ([]byte, []int) {
-	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{6}
+	return file_localplane_v1_backend_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *InstalledBackend) GetName() string {
@@ -987,7 +1226,27 @@ const file_localplane_v1_backend_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"3\n" +
 	"\rProcessMemory\x12\x10\n" +
 	"\x03rss\x18\x01 \x01(\x04R\x03rss\x12\x10\n" +
-	"\x03vms\x18\x02 \x01(\x04R\x03vms\"\x8c\x06\n" +
+	"\x03vms\x18\x02 \x01(\x04R\x03vms\"\x9f\x01\n" +
+	"\fFigureOrigin\x123\n" +
+	"\x06source\x18\x01 \x01(\x0e2\x1b.localplane.v1.FigureSourceR\x06source\x129\n" +
+	"\n" +
+	"sampled_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tsampledAt\x12\x1f\n" +
+	"\vage_seconds\x18\x03 \x01(\x01R\n" +
+	"ageSeconds\"\xc9\x02\n" +
+	"\fDeviceMemory\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\aaddress\x18\x02 \x01(\tH\x00R\aaddress\x88\x01\x01\x12\x17\n" +
+	"\x04used\x18\x03 \x01(\x04H\x01R\x04used\x88\x01\x01\x12\x19\n" +
+	"\x05total\x18\x04 \x01(\x04H\x02R\x05total\x88\x01\x01\x123\n" +
+	"\x06origin\x18\x05 \x01(\v2\x1b.localplane.v1.FigureOriginR\x06origin\x12B\n" +
+	"\aunknown\x18\x06 \x03(\v2(.localplane.v1.DeviceMemory.UnknownEntryR\aunknown\x1a:\n" +
+	"\fUnknownEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\n" +
+	"\n" +
+	"\b_addressB\a\n" +
+	"\x05_usedB\b\n" +
+	"\x06_total\"\xd0\a\n" +
 	"\rBackendStatus\x127\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1b.localplane.v1.MonitorStateB\x04\x90\xdc\x18\x01R\x05state\x124\n" +
 	"\x06memory\x18\x02 \x01(\v2\x1c.localplane.v1.BackendMemoryR\x06memory\x12\x14\n" +
@@ -1006,7 +1265,10 @@ const file_localplane_v1_backend_proto_rawDesc = "" +
 	"\tin_flight\x18\v \x01(\x05R\binFlight\x127\n" +
 	"\tlast_used\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\blastUsed\x12\x1a\n" +
 	"\brestarts\x18\r \x01(\x05R\brestarts\x12C\n" +
-	"\aunknown\x18\x0e \x03(\v2).localplane.v1.BackendStatus.UnknownEntryR\aunknown\x1a:\n" +
+	"\aunknown\x18\x0e \x03(\v2).localplane.v1.BackendStatus.UnknownEntryR\aunknown\x12@\n" +
+	"\rmemory_origin\x18\x0f \x01(\v2\x1b.localplane.v1.FigureOriginR\fmemoryOrigin\x12I\n" +
+	"\x12memory_info_origin\x18\x10 \x01(\v2\x1b.localplane.v1.FigureOriginR\x10memoryInfoOrigin\x125\n" +
+	"\adevices\x18\x11 \x03(\v2\x1b.localplane.v1.DeviceMemoryR\adevices\x1a:\n" +
 	"\fUnknownEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x11\n" +
@@ -1088,7 +1350,12 @@ const file_localplane_v1_backend_proto_rawDesc = "" +
 	"\x1cREPORTED_STATE_UNINITIALIZED\x10\x01\x12\x17\n" +
 	"\x13REPORTED_STATE_BUSY\x10\x02\x12\x18\n" +
 	"\x14REPORTED_STATE_READY\x10\x03\x12\x18\n" +
-	"\x14REPORTED_STATE_ERROR\x10\x04*\x86\x01\n" +
+	"\x14REPORTED_STATE_ERROR\x10\x04*z\n" +
+	"\fFigureSource\x12\x1d\n" +
+	"\x19FIGURE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15FIGURE_SOURCE_BACKEND\x10\x01\x12\x18\n" +
+	"\x14FIGURE_SOURCE_SYSTEM\x10\x02\x12\x16\n" +
+	"\x12FIGURE_SOURCE_NVML\x10\x03*\x86\x01\n" +
 	"\rBackendSource\x12\x1e\n" +
 	"\x1aBACKEND_SOURCE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16BACKEND_SOURCE_SHIPPED\x10\x01\x12\x1c\n" +
@@ -1108,46 +1375,57 @@ func file_localplane_v1_backend_proto_rawDescGZIP() []byte {
 	return file_localplane_v1_backend_proto_rawDescData
 }
 
-var file_localplane_v1_backend_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_localplane_v1_backend_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_localplane_v1_backend_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_localplane_v1_backend_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_localplane_v1_backend_proto_goTypes = []any{
 	(BackendState)(0),             // 0: localplane.v1.BackendState
 	(MonitorState)(0),             // 1: localplane.v1.MonitorState
 	(ReportedState)(0),            // 2: localplane.v1.ReportedState
-	(BackendSource)(0),            // 3: localplane.v1.BackendSource
-	(*BackendMemory)(nil),         // 4: localplane.v1.BackendMemory
-	(*ProcessMemory)(nil),         // 5: localplane.v1.ProcessMemory
-	(*BackendStatus)(nil),         // 6: localplane.v1.BackendStatus
-	(*Backend)(nil),               // 7: localplane.v1.Backend
-	(*BackendMetadata)(nil),       // 8: localplane.v1.BackendMetadata
-	(*BackendProblem)(nil),        // 9: localplane.v1.BackendProblem
-	(*InstalledBackend)(nil),      // 10: localplane.v1.InstalledBackend
-	nil,                           // 11: localplane.v1.BackendMemory.BreakdownEntry
-	nil,                           // 12: localplane.v1.BackendStatus.UnknownEntry
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(FigureSource)(0),             // 3: localplane.v1.FigureSource
+	(BackendSource)(0),            // 4: localplane.v1.BackendSource
+	(*BackendMemory)(nil),         // 5: localplane.v1.BackendMemory
+	(*ProcessMemory)(nil),         // 6: localplane.v1.ProcessMemory
+	(*FigureOrigin)(nil),          // 7: localplane.v1.FigureOrigin
+	(*DeviceMemory)(nil),          // 8: localplane.v1.DeviceMemory
+	(*BackendStatus)(nil),         // 9: localplane.v1.BackendStatus
+	(*Backend)(nil),               // 10: localplane.v1.Backend
+	(*BackendMetadata)(nil),       // 11: localplane.v1.BackendMetadata
+	(*BackendProblem)(nil),        // 12: localplane.v1.BackendProblem
+	(*InstalledBackend)(nil),      // 13: localplane.v1.InstalledBackend
+	nil,                           // 14: localplane.v1.BackendMemory.BreakdownEntry
+	nil,                           // 15: localplane.v1.DeviceMemory.UnknownEntry
+	nil,                           // 16: localplane.v1.BackendStatus.UnknownEntry
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
 }
 var file_localplane_v1_backend_proto_depIdxs = []int32{
-	11, // 0: localplane.v1.BackendMemory.breakdown:type_name -> localplane.v1.BackendMemory.BreakdownEntry
-	1,  // 1: localplane.v1.BackendStatus.state:type_name -> localplane.v1.MonitorState
-	4,  // 2: localplane.v1.BackendStatus.memory:type_name -> localplane.v1.BackendMemory
-	2,  // 3: localplane.v1.BackendStatus.reported_state:type_name -> localplane.v1.ReportedState
-	5,  // 4: localplane.v1.BackendStatus.memory_info:type_name -> localplane.v1.ProcessMemory
-	13, // 5: localplane.v1.BackendStatus.sampled_at:type_name -> google.protobuf.Timestamp
-	13, // 6: localplane.v1.BackendStatus.last_used:type_name -> google.protobuf.Timestamp
-	12, // 7: localplane.v1.BackendStatus.unknown:type_name -> localplane.v1.BackendStatus.UnknownEntry
-	0,  // 8: localplane.v1.Backend.state:type_name -> localplane.v1.BackendState
-	5,  // 9: localplane.v1.Backend.memory_info:type_name -> localplane.v1.ProcessMemory
-	13, // 10: localplane.v1.Backend.loaded_at:type_name -> google.protobuf.Timestamp
-	13, // 11: localplane.v1.Backend.last_used:type_name -> google.protobuf.Timestamp
-	13, // 12: localplane.v1.Backend.cooldown_until:type_name -> google.protobuf.Timestamp
-	13, // 13: localplane.v1.Backend.sampled_at:type_name -> google.protobuf.Timestamp
-	3,  // 14: localplane.v1.InstalledBackend.source:type_name -> localplane.v1.BackendSource
-	8,  // 15: localplane.v1.InstalledBackend.metadata:type_name -> localplane.v1.BackendMetadata
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	14, // 0: localplane.v1.BackendMemory.breakdown:type_name -> localplane.v1.BackendMemory.BreakdownEntry
+	3,  // 1: localplane.v1.FigureOrigin.source:type_name -> localplane.v1.FigureSource
+	17, // 2: localplane.v1.FigureOrigin.sampled_at:type_name -> google.protobuf.Timestamp
+	7,  // 3: localplane.v1.DeviceMemory.origin:type_name -> localplane.v1.FigureOrigin
+	15, // 4: localplane.v1.DeviceMemory.unknown:type_name -> localplane.v1.DeviceMemory.UnknownEntry
+	1,  // 5: localplane.v1.BackendStatus.state:type_name -> localplane.v1.MonitorState
+	5,  // 6: localplane.v1.BackendStatus.memory:type_name -> localplane.v1.BackendMemory
+	2,  // 7: localplane.v1.BackendStatus.reported_state:type_name -> localplane.v1.ReportedState
+	6,  // 8: localplane.v1.BackendStatus.memory_info:type_name -> localplane.v1.ProcessMemory
+	17, // 9: localplane.v1.BackendStatus.sampled_at:type_name -> google.protobuf.Timestamp
+	17, // 10: localplane.v1.BackendStatus.last_used:type_name -> google.protobuf.Timestamp
+	16, // 11: localplane.v1.BackendStatus.unknown:type_name -> localplane.v1.BackendStatus.UnknownEntry
+	7,  // 12: localplane.v1.BackendStatus.memory_origin:type_name -> localplane.v1.FigureOrigin
+	7,  // 13: localplane.v1.BackendStatus.memory_info_origin:type_name -> localplane.v1.FigureOrigin
+	8,  // 14: localplane.v1.BackendStatus.devices:type_name -> localplane.v1.DeviceMemory
+	0,  // 15: localplane.v1.Backend.state:type_name -> localplane.v1.BackendState
+	6,  // 16: localplane.v1.Backend.memory_info:type_name -> localplane.v1.ProcessMemory
+	17, // 17: localplane.v1.Backend.loaded_at:type_name -> google.protobuf.Timestamp
+	17, // 18: localplane.v1.Backend.last_used:type_name -> google.protobuf.Timestamp
+	17, // 19: localplane.v1.Backend.cooldown_until:type_name -> google.protobuf.Timestamp
+	17, // 20: localplane.v1.Backend.sampled_at:type_name -> google.protobuf.Timestamp
+	4,  // 21: localplane.v1.InstalledBackend.source:type_name -> localplane.v1.BackendSource
+	11, // 22: localplane.v1.InstalledBackend.metadata:type_name -> localplane.v1.BackendMetadata
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_localplane_v1_backend_proto_init() }
@@ -1156,17 +1434,18 @@ func file_localplane_v1_backend_proto_init() {
 		return
 	}
 	file_localplane_v1_options_proto_init()
-	file_localplane_v1_backend_proto_msgTypes[2].OneofWrappers = []any{}
 	file_localplane_v1_backend_proto_msgTypes[3].OneofWrappers = []any{}
 	file_localplane_v1_backend_proto_msgTypes[4].OneofWrappers = []any{}
+	file_localplane_v1_backend_proto_msgTypes[5].OneofWrappers = []any{}
 	file_localplane_v1_backend_proto_msgTypes[6].OneofWrappers = []any{}
+	file_localplane_v1_backend_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_localplane_v1_backend_proto_rawDesc), len(file_localplane_v1_backend_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   9,
+			NumEnums:      5,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -842,11 +842,86 @@ func (x *StoppedBackend) GetError() string {
 	return ""
 }
 
+// Names the model whose backend's log is asked for, and the part of the log.
+type TailBackendLogRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, alias or file name of the model.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// How many of the last records to begin with; 0 means none. Excludes `after_sequence`. Default: 100.
+	Lines *int32 `protobuf:"varint,2,opt,name=lines,proto3,oneof" json:"lines,omitempty"`
+	// Whether to go on with what is written from now on. Default: false.
+	Follow bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
+	// Sequence of the last record that the caller has: the next one follows. 0 means from the oldest on. A sequence that
+	// the log has not come to gives all of it. Excludes `lines`. Over REST, `Last-Event-ID` says the same, and wins over
+	// both.
+	AfterSequence *int64 `protobuf:"varint,4,opt,name=after_sequence,json=afterSequence,proto3,oneof" json:"after_sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TailBackendLogRequest) Reset() {
+	*x = TailBackendLogRequest{}
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TailBackendLogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TailBackendLogRequest) ProtoMessage() {}
+
+func (x *TailBackendLogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_localplane_v1_backend_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TailBackendLogRequest.ProtoReflect.Descriptor instead.
+func (*TailBackendLogRequest) Descriptor() ([]byte, []int) {
+	return file_localplane_v1_backend_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *TailBackendLogRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *TailBackendLogRequest) GetLines() int32 {
+	if x != nil && x.Lines != nil {
+		return *x.Lines
+	}
+	return 0
+}
+
+func (x *TailBackendLogRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *TailBackendLogRequest) GetAfterSequence() int64 {
+	if x != nil && x.AfterSequence != nil {
+		return *x.AfterSequence
+	}
+	return 0
+}
+
 var File_localplane_v1_backend_service_proto protoreflect.FileDescriptor
 
 const file_localplane_v1_backend_service_proto_rawDesc = "" +
 	"\n" +
-	"#localplane/v1/backend_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1blocalplane/v1/backend.proto\x1a\x1blocalplane/v1/options.proto\x1a\x19localplane/v1/watch.proto\"K\n" +
+	"#localplane/v1/backend_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1blocalplane/v1/backend.proto\x1a\x1flocalplane/v1/backend_log.proto\x1a\x1blocalplane/v1/options.proto\x1a\x19localplane/v1/watch.proto\"K\n" +
 	"\x17GetBackendStatusRequest\x120\n" +
 	"\x05model\x18\x01 \x01(\tB\x1a\xe2A\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAMER\x05model\"]\n" +
 	"\x13ListBackendsRequest\x12!\n" +
@@ -902,7 +977,14 @@ const file_localplane_v1_backend_service_proto_rawDesc = "" +
 	"\tcut_calls\x18\x04 \x01(\x05R\bcutCalls\x12\x19\n" +
 	"\x05error\x18\x05 \x01(\tH\x01R\x05error\x88\x01\x01B\x0e\n" +
 	"\f_freed_bytesB\b\n" +
-	"\x06_error2\xb4\b\n" +
+	"\x06_error\"\xd7\x01\n" +
+	"\x15TailBackendLogRequest\x120\n" +
+	"\x05model\x18\x01 \x01(\tB\x1a\xe2A\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAMER\x05model\x12\x1f\n" +
+	"\x05lines\x18\x02 \x01(\x05B\x04\xe2A\x01\x01H\x00R\x05lines\x88\x01\x01\x12\x1c\n" +
+	"\x06follow\x18\x03 \x01(\bB\x04\xe2A\x01\x01R\x06follow\x120\n" +
+	"\x0eafter_sequence\x18\x04 \x01(\x03B\x04\xe2A\x01\x01H\x01R\rafterSequence\x88\x01\x01B\b\n" +
+	"\x06_linesB\x11\n" +
+	"\x0f_after_sequence2\xb7\t\n" +
 	"\x0eBackendService\x12\xdc\x01\n" +
 	"\x10GetBackendStatus\x12&.localplane.v1.GetBackendStatusRequest\x1a\x1c.localplane.v1.BackendStatus\"\x81\x01\xc8\xda\x18\x03\xd2\xda\x18\x15\n" +
 	"\x10MODEL_NOT_LOADED\x10\xf4\x03\xe8\xda\x18\x01\x82\xd3\xe4\x93\x02ZZ\x15\x12\x13/v1/backend/monitorZ\x15:\x01*\"\x10/backend/monitorZ\x18:\x01*\"\x13/v1/backend/monitor\x12\x10/backend/monitor\x12r\n" +
@@ -912,7 +994,8 @@ const file_localplane_v1_backend_service_proto_rawDesc = "" +
 	"\tLoadModel\x12\x1f.localplane.v1.LoadModelRequest\x1a .localplane.v1.LoadModelResponse\"3\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02):\x01*Z\x15:\x01*\"\x10/v1/backend/load\"\r/backend/load\x12\xb6\x01\n" +
 	"\x0fShutdownBackend\x12%.localplane.v1.ShutdownBackendRequest\x1a&.localplane.v1.ShutdownBackendResponse\"T\xc8\xda\x18\x03\xd2\xda\x18\x15\n" +
 	"\x10MODEL_NOT_LOADED\x10\xf4\x03\x82\xd3\xe4\x93\x021:\x01*Z\x19:\x01*\"\x14/v1/backend/shutdown\"\x11/backend/shutdown\x12{\n" +
-	"\vShutdownAll\x12!.localplane.v1.ShutdownAllRequest\x1a\".localplane.v1.ShutdownAllResponse\"%\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/api/backends/shutdownBh\n" +
+	"\vShutdownAll\x12!.localplane.v1.ShutdownAllRequest\x1a\".localplane.v1.ShutdownAllResponse\"%\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/api/backends/shutdown\x12\x80\x01\n" +
+	"\x0eTailBackendLog\x12$.localplane.v1.TailBackendLogRequest\x1a\x1f.localplane.v1.BackendLogRecord\"%\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/backend-logs/{model}0\x01Bh\n" +
 	"\x11dev.localplane.v1B\x13BackendServiceProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3"
 
 var (
@@ -927,7 +1010,7 @@ func file_localplane_v1_backend_service_proto_rawDescGZIP() []byte {
 	return file_localplane_v1_backend_service_proto_rawDescData
 }
 
-var file_localplane_v1_backend_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_localplane_v1_backend_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_localplane_v1_backend_service_proto_goTypes = []any{
 	(*GetBackendStatusRequest)(nil),       // 0: localplane.v1.GetBackendStatusRequest
 	(*ListBackendsRequest)(nil),           // 1: localplane.v1.ListBackendsRequest
@@ -943,18 +1026,20 @@ var file_localplane_v1_backend_service_proto_goTypes = []any{
 	(*ShutdownAllRequest)(nil),            // 11: localplane.v1.ShutdownAllRequest
 	(*ShutdownAllResponse)(nil),           // 12: localplane.v1.ShutdownAllResponse
 	(*StoppedBackend)(nil),                // 13: localplane.v1.StoppedBackend
-	(*Backend)(nil),                       // 14: localplane.v1.Backend
-	(WatchKind)(0),                        // 15: localplane.v1.WatchKind
-	(*InstalledBackend)(nil),              // 16: localplane.v1.InstalledBackend
-	(*BackendProblem)(nil),                // 17: localplane.v1.BackendProblem
-	(*BackendStatus)(nil),                 // 18: localplane.v1.BackendStatus
+	(*TailBackendLogRequest)(nil),         // 14: localplane.v1.TailBackendLogRequest
+	(*Backend)(nil),                       // 15: localplane.v1.Backend
+	(WatchKind)(0),                        // 16: localplane.v1.WatchKind
+	(*InstalledBackend)(nil),              // 17: localplane.v1.InstalledBackend
+	(*BackendProblem)(nil),                // 18: localplane.v1.BackendProblem
+	(*BackendStatus)(nil),                 // 19: localplane.v1.BackendStatus
+	(*BackendLogRecord)(nil),              // 20: localplane.v1.BackendLogRecord
 }
 var file_localplane_v1_backend_service_proto_depIdxs = []int32{
-	14, // 0: localplane.v1.ListBackendsResponse.backends:type_name -> localplane.v1.Backend
-	15, // 1: localplane.v1.WatchBackendsResponse.kind:type_name -> localplane.v1.WatchKind
-	14, // 2: localplane.v1.WatchBackendsResponse.backends:type_name -> localplane.v1.Backend
-	16, // 3: localplane.v1.ListInstalledBackendsResponse.backends:type_name -> localplane.v1.InstalledBackend
-	17, // 4: localplane.v1.ListInstalledBackendsResponse.problems:type_name -> localplane.v1.BackendProblem
+	15, // 0: localplane.v1.ListBackendsResponse.backends:type_name -> localplane.v1.Backend
+	16, // 1: localplane.v1.WatchBackendsResponse.kind:type_name -> localplane.v1.WatchKind
+	15, // 2: localplane.v1.WatchBackendsResponse.backends:type_name -> localplane.v1.Backend
+	17, // 3: localplane.v1.ListInstalledBackendsResponse.backends:type_name -> localplane.v1.InstalledBackend
+	18, // 4: localplane.v1.ListInstalledBackendsResponse.problems:type_name -> localplane.v1.BackendProblem
 	13, // 5: localplane.v1.ShutdownAllResponse.backends:type_name -> localplane.v1.StoppedBackend
 	0,  // 6: localplane.v1.BackendService.GetBackendStatus:input_type -> localplane.v1.GetBackendStatusRequest
 	1,  // 7: localplane.v1.BackendService.ListBackends:input_type -> localplane.v1.ListBackendsRequest
@@ -963,15 +1048,17 @@ var file_localplane_v1_backend_service_proto_depIdxs = []int32{
 	7,  // 10: localplane.v1.BackendService.LoadModel:input_type -> localplane.v1.LoadModelRequest
 	9,  // 11: localplane.v1.BackendService.ShutdownBackend:input_type -> localplane.v1.ShutdownBackendRequest
 	11, // 12: localplane.v1.BackendService.ShutdownAll:input_type -> localplane.v1.ShutdownAllRequest
-	18, // 13: localplane.v1.BackendService.GetBackendStatus:output_type -> localplane.v1.BackendStatus
-	2,  // 14: localplane.v1.BackendService.ListBackends:output_type -> localplane.v1.ListBackendsResponse
-	4,  // 15: localplane.v1.BackendService.WatchBackends:output_type -> localplane.v1.WatchBackendsResponse
-	6,  // 16: localplane.v1.BackendService.ListInstalledBackends:output_type -> localplane.v1.ListInstalledBackendsResponse
-	8,  // 17: localplane.v1.BackendService.LoadModel:output_type -> localplane.v1.LoadModelResponse
-	10, // 18: localplane.v1.BackendService.ShutdownBackend:output_type -> localplane.v1.ShutdownBackendResponse
-	12, // 19: localplane.v1.BackendService.ShutdownAll:output_type -> localplane.v1.ShutdownAllResponse
-	13, // [13:20] is the sub-list for method output_type
-	6,  // [6:13] is the sub-list for method input_type
+	14, // 13: localplane.v1.BackendService.TailBackendLog:input_type -> localplane.v1.TailBackendLogRequest
+	19, // 14: localplane.v1.BackendService.GetBackendStatus:output_type -> localplane.v1.BackendStatus
+	2,  // 15: localplane.v1.BackendService.ListBackends:output_type -> localplane.v1.ListBackendsResponse
+	4,  // 16: localplane.v1.BackendService.WatchBackends:output_type -> localplane.v1.WatchBackendsResponse
+	6,  // 17: localplane.v1.BackendService.ListInstalledBackends:output_type -> localplane.v1.ListInstalledBackendsResponse
+	8,  // 18: localplane.v1.BackendService.LoadModel:output_type -> localplane.v1.LoadModelResponse
+	10, // 19: localplane.v1.BackendService.ShutdownBackend:output_type -> localplane.v1.ShutdownBackendResponse
+	12, // 20: localplane.v1.BackendService.ShutdownAll:output_type -> localplane.v1.ShutdownAllResponse
+	20, // 21: localplane.v1.BackendService.TailBackendLog:output_type -> localplane.v1.BackendLogRecord
+	14, // [14:22] is the sub-list for method output_type
+	6,  // [6:14] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
 	6,  // [6:6] is the sub-list for extension extendee
 	0,  // [0:6] is the sub-list for field type_name
@@ -983,6 +1070,7 @@ func file_localplane_v1_backend_service_proto_init() {
 		return
 	}
 	file_localplane_v1_backend_proto_init()
+	file_localplane_v1_backend_log_proto_init()
 	file_localplane_v1_options_proto_init()
 	file_localplane_v1_watch_proto_init()
 	file_localplane_v1_backend_service_proto_msgTypes[7].OneofWrappers = []any{}
@@ -990,13 +1078,14 @@ func file_localplane_v1_backend_service_proto_init() {
 	file_localplane_v1_backend_service_proto_msgTypes[10].OneofWrappers = []any{}
 	file_localplane_v1_backend_service_proto_msgTypes[11].OneofWrappers = []any{}
 	file_localplane_v1_backend_service_proto_msgTypes[13].OneofWrappers = []any{}
+	file_localplane_v1_backend_service_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_localplane_v1_backend_service_proto_rawDesc), len(file_localplane_v1_backend_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

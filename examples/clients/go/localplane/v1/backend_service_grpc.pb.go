@@ -28,6 +28,7 @@ const (
 	BackendService_LoadModel_FullMethodName             = "/localplane.v1.BackendService/LoadModel"
 	BackendService_ShutdownBackend_FullMethodName       = "/localplane.v1.BackendService/ShutdownBackend"
 	BackendService_ShutdownAll_FullMethodName           = "/localplane.v1.BackendService/ShutdownAll"
+	BackendService_TailBackendLog_FullMethodName        = "/localplane.v1.BackendService/TailBackendLog"
 )
 
 // BackendServiceClient is the client API for BackendService service.
@@ -78,6 +79,15 @@ type BackendServiceClient interface {
 	// Each is stopped as by ShutdownBackend, and loads that wait for a place are given up. What one backend meets holds up
 	// no other, and is told with it. Without backends there is nothing to do, which is no error.
 	ShutdownAll(ctx context.Context, in *ShutdownAllRequest, opts ...grpc.CallOption) (*ShutdownAllResponse, error)
+	// Streams what the backend of a model has written and, with `follow`, what it goes on to write.
+	//
+	// Records are numbered: a number means one record for ever, over rotations of the files and restarts of the backend
+	// and of the service. A stream that follows goes on when the backend stops, fails or starts again, and ends when the
+	// caller leaves or the service stops. A caller that reads slowly holds up nobody: when records are rotated away before
+	// they were sent, a record of kind `GONE` says which. The log of a model that is not loaded, or whose configuration is
+	// gone, can be read; a model that never had a backend has an empty one. Never loads a model. Answers
+	// `MODEL_NOT_FOUND` when there is neither a model nor a log of that name.
+	TailBackendLog(ctx context.Context, in *TailBackendLogRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackendLogRecord], error)
 }
 
 type backendServiceClient struct {
@@ -167,6 +177,25 @@ func (c *backendServiceClient) ShutdownAll(ctx context.Context, in *ShutdownAllR
 	return out, nil
 }
 
+func (c *backendServiceClient) TailBackendLog(ctx context.Context, in *TailBackendLogRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackendLogRecord], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &BackendService_ServiceDesc.Streams[1], BackendService_TailBackendLog_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TailBackendLogRequest, BackendLogRecord]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type BackendService_TailBackendLogClient = grpc.ServerStreamingClient[BackendLogRecord]
+
 // BackendServiceServer is the server API for BackendService service.
 // All implementations must embed UnimplementedBackendServiceServer
 // for forward compatibility.
@@ -215,6 +244,15 @@ type BackendServiceServer interface {
 	// Each is stopped as by ShutdownBackend, and loads that wait for a place are given up. What one backend meets holds up
 	// no other, and is told with it. Without backends there is nothing to do, which is no error.
 	ShutdownAll(context.Context, *ShutdownAllRequest) (*ShutdownAllResponse, error)
+	// Streams what the backend of a model has written and, with `follow`, what it goes on to write.
+	//
+	// Records are numbered: a number means one record for ever, over rotations of the files and restarts of the backend
+	// and of the service. A stream that follows goes on when the backend stops, fails or starts again, and ends when the
+	// caller leaves or the service stops. A caller that reads slowly holds up nobody: when records are rotated away before
+	// they were sent, a record of kind `GONE` says which. The log of a model that is not loaded, or whose configuration is
+	// gone, can be read; a model that never had a backend has an empty one. Never loads a model. Answers
+	// `MODEL_NOT_FOUND` when there is neither a model nor a log of that name.
+	TailBackendLog(*TailBackendLogRequest, grpc.ServerStreamingServer[BackendLogRecord]) error
 	mustEmbedUnimplementedBackendServiceServer()
 }
 
@@ -245,6 +283,9 @@ func (UnimplementedBackendServiceServer) ShutdownBackend(context.Context, *Shutd
 }
 func (UnimplementedBackendServiceServer) ShutdownAll(context.Context, *ShutdownAllRequest) (*ShutdownAllResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ShutdownAll not implemented")
+}
+func (UnimplementedBackendServiceServer) TailBackendLog(*TailBackendLogRequest, grpc.ServerStreamingServer[BackendLogRecord]) error {
+	return status.Error(codes.Unimplemented, "method TailBackendLog not implemented")
 }
 func (UnimplementedBackendServiceServer) mustEmbedUnimplementedBackendServiceServer() {}
 func (UnimplementedBackendServiceServer) testEmbeddedByValue()                        {}
@@ -386,6 +427,17 @@ func _BackendService_ShutdownAll_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _BackendService_TailBackendLog_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TailBackendLogRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(BackendServiceServer).TailBackendLog(m, &grpc.GenericServerStream[TailBackendLogRequest, BackendLogRecord]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type BackendService_TailBackendLogServer = grpc.ServerStreamingServer[BackendLogRecord]
+
 // BackendService_ServiceDesc is the grpc.ServiceDesc for BackendService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -422,6 +474,11 @@ var BackendService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchBackends",
 			Handler:       _BackendService_WatchBackends_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "TailBackendLog",
+			Handler:       _BackendService_TailBackendLog_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -259,6 +259,14 @@ var file_localplane_v1_options_proto_extTypes = []protoimpl.ExtensionInfo{
 		Tag:           "varint,50628,opt,name=event_id",
 		Filename:      "localplane/v1/options.proto",
 	},
+	{
+		ExtendedType:  (*descriptorpb.FieldOptions)(nil),
+		ExtensionType: (*bool)(nil),
+		Field:         50629,
+		Name:          "localplane.v1.plain_line",
+		Tag:           "varint,50629,opt,name=plain_line",
+		Filename:      "localplane/v1/options.proto",
+	},
 }
 
 // Extension fields to descriptorpb.MethodOptions.
@@ -333,6 +341,11 @@ var (
 	//
 	// optional bool event_id = 50628;
 	E_EventId = &file_localplane_v1_options_proto_extTypes[14]
+	// Whether the text is all that matters to somebody who reads along. Clients that accept `text/plain` get it alone, a
+	// line for each message of the stream; messages whose text is not set are left out.
+	//
+	// optional bool plain_line = 50629;
+	E_PlainLine = &file_localplane_v1_options_proto_extTypes[15]
 )
 
 var File_localplane_v1_options_proto protoreflect.FileDescriptor
@@ -366,7 +379,9 @@ const file_localplane_v1_options_proto_rawDesc = "" +
 	"omit_unset\x12\x1d.google.protobuf.FieldOptions\x18\xc1\x8b\x03 \x01(\bR\tomitUnset:E\n" +
 	"\x0eenum_as_number\x12\x1d.google.protobuf.FieldOptions\x18\u008b\x03 \x01(\bR\fenumAsNumber:F\n" +
 	"\x0einvalid_reason\x12\x1d.google.protobuf.FieldOptions\x18Ë\x03 \x01(\tR\rinvalidReason::\n" +
-	"\bevent_id\x12\x1d.google.protobuf.FieldOptions\x18ċ\x03 \x01(\bR\aeventIdBa\n" +
+	"\bevent_id\x12\x1d.google.protobuf.FieldOptions\x18ċ\x03 \x01(\bR\aeventId:>\n" +
+	"\n" +
+	"plain_line\x12\x1d.google.protobuf.FieldOptions\x18ŋ\x03 \x01(\bR\tplainLineBa\n" +
 	"\x11dev.localplane.v1B\fOptionsProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3"
 
 var (
@@ -405,12 +420,13 @@ var file_localplane_v1_options_proto_depIdxs = []int32{
 	3,  // 12: localplane.v1.enum_as_number:extendee -> google.protobuf.FieldOptions
 	3,  // 13: localplane.v1.invalid_reason:extendee -> google.protobuf.FieldOptions
 	3,  // 14: localplane.v1.event_id:extendee -> google.protobuf.FieldOptions
-	0,  // 15: localplane.v1.access:type_name -> localplane.v1.Access
-	1,  // 16: localplane.v1.http_status:type_name -> localplane.v1.HttpStatus
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	15, // [15:17] is the sub-list for extension type_name
-	0,  // [0:15] is the sub-list for extension extendee
+	3,  // 15: localplane.v1.plain_line:extendee -> google.protobuf.FieldOptions
+	0,  // 16: localplane.v1.access:type_name -> localplane.v1.Access
+	1,  // 17: localplane.v1.http_status:type_name -> localplane.v1.HttpStatus
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	16, // [16:18] is the sub-list for extension type_name
+	0,  // [0:16] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name
 }
 
@@ -426,7 +442,7 @@ func file_localplane_v1_options_proto_init() {
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_localplane_v1_options_proto_rawDesc), len(file_localplane_v1_options_proto_rawDesc)),
 			NumEnums:      1,
 			NumMessages:   1,
-			NumExtensions: 15,
+			NumExtensions: 16,
 			NumServices:   0,
 		},
 		GoTypes:           file_localplane_v1_options_proto_goTypes,

@@ -65,6 +65,19 @@ export enum ReportedState {
   UNRECOGNIZED = -1,
 }
 
+/** Who says a figure. */
+export enum FigureSource {
+  /** FIGURE_SOURCE_UNSPECIFIED - Not known. */
+  FIGURE_SOURCE_UNSPECIFIED = 0,
+  /** FIGURE_SOURCE_BACKEND - The backend, of itself. */
+  FIGURE_SOURCE_BACKEND = 1,
+  /** FIGURE_SOURCE_SYSTEM - The operating system, of the process tree. */
+  FIGURE_SOURCE_SYSTEM = 2,
+  /** FIGURE_SOURCE_NVML - NVIDIA's library, of its devices. */
+  FIGURE_SOURCE_NVML = 3,
+  UNRECOGNIZED = -1,
+}
+
 /** Where an installed backend comes from. */
 export enum BackendSource {
   /** BACKEND_SOURCE_UNSPECIFIED - Not known. */
@@ -97,6 +110,47 @@ export interface ProcessMemory {
   rss: number;
   /** Virtual memory, summed over the tree. */
   vms: number;
+}
+
+/** Where figures come from, and how old they are. */
+export interface FigureOrigin {
+  /** Who says them. */
+  source: FigureSource;
+  /** When they were read. */
+  sampledAt:
+    | Date
+    | undefined;
+  /** How long before this answer that was, in seconds. */
+  ageSeconds: number;
+}
+
+/** Memory of one device that a process tree uses. */
+export interface DeviceMemory {
+  /** Name of the device. */
+  name: string;
+  /** Its address on the PCI bus. Null when the driver does not tell it. */
+  address?:
+    | string
+    | undefined;
+  /** Memory that the tree uses there, in bytes. Null when the driver does not tell it. */
+  used?:
+    | number
+    | undefined;
+  /** All memory of the device, in bytes. Null when the driver does not tell it. */
+  total?:
+    | number
+    | undefined;
+  /** Where this comes from. */
+  origin:
+    | FigureOrigin
+    | undefined;
+  /** Why a figure is null, by the figure's name. */
+  unknown: { [key: string]: string };
+}
+
+export interface DeviceMemory_UnknownEntry {
+  key: string;
+  value: string;
 }
 
 /** What is known of one backend: what it says of itself and what the operating system says of its process tree. */
@@ -143,8 +197,18 @@ export interface BackendStatus {
     | undefined;
   /** How often the backend of this model was started again after a failure, since the service started. */
   restarts: number;
-  /** Why a figure is null, by the figure's name. */
+  /** Why a figure is null, or `devices` empty, by the figure's name. */
   unknown: { [key: string]: string };
+  /** Where `memory` and `reported_state` come from. Null when the backend did not say them. */
+  memoryOrigin:
+    | FigureOrigin
+    | undefined;
+  /** Where `memory_info`, `memory_percent` and `cpu_percent` come from. Null when they could not be read. */
+  memoryInfoOrigin:
+    | FigureOrigin
+    | undefined;
+  /** Memory of the devices that list a process of the tree. Empty when none does, or none could be asked. */
+  devices: DeviceMemory[];
 }
 
 export interface BackendStatus_UnknownEntry {
@@ -473,6 +537,280 @@ export const ProcessMemory: MessageFns<ProcessMemory> = {
   },
 };
 
+function createBaseFigureOrigin(): FigureOrigin {
+  return { source: 0, sampledAt: undefined, ageSeconds: 0 };
+}
+
+export const FigureOrigin: MessageFns<FigureOrigin> = {
+  encode(message: FigureOrigin, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.source !== 0) {
+      writer.uint32(8).int32(message.source);
+    }
+    if (message.sampledAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.sampledAt), writer.uint32(18).fork()).join();
+    }
+    if (message.ageSeconds !== 0) {
+      writer.uint32(25).double(message.ageSeconds);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FigureOrigin {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFigureOrigin();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.source = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.sampledAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.ageSeconds = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<FigureOrigin>, I>>(base?: I): FigureOrigin {
+    return FigureOrigin.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FigureOrigin>, I>>(object: I): FigureOrigin {
+    const message = createBaseFigureOrigin();
+    message.source = object.source ?? 0;
+    message.sampledAt = object.sampledAt ?? undefined;
+    message.ageSeconds = object.ageSeconds ?? 0;
+    return message;
+  },
+};
+
+function createBaseDeviceMemory(): DeviceMemory {
+  return { name: "", address: undefined, used: undefined, total: undefined, origin: undefined, unknown: {} };
+}
+
+export const DeviceMemory: MessageFns<DeviceMemory> = {
+  encode(message: DeviceMemory, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.address !== undefined) {
+      writer.uint32(18).string(message.address);
+    }
+    if (message.used !== undefined) {
+      writer.uint32(24).uint64(message.used);
+    }
+    if (message.total !== undefined) {
+      writer.uint32(32).uint64(message.total);
+    }
+    if (message.origin !== undefined) {
+      FigureOrigin.encode(message.origin, writer.uint32(42).fork()).join();
+    }
+    globalThis.Object.entries(message.unknown).forEach(([key, value]: [string, string]) => {
+      DeviceMemory_UnknownEntry.encode({ key: key as any, value }, writer.uint32(50).fork()).join();
+    });
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeviceMemory {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeviceMemory();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.used = longToNumber(reader.uint64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.total = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.origin = FigureOrigin.decode(reader, reader.uint32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            const entry6 = DeviceMemory_UnknownEntry.decode(reader, reader.uint32());
+            if (entry6.value !== undefined) {
+              message.unknown[entry6.key] = entry6.value;
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<DeviceMemory>, I>>(base?: I): DeviceMemory {
+    return DeviceMemory.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeviceMemory>, I>>(object: I): DeviceMemory {
+    const message = createBaseDeviceMemory();
+    message.name = object.name ?? "";
+    message.address = object.address ?? undefined;
+    message.used = object.used ?? undefined;
+    message.total = object.total ?? undefined;
+    message.origin = (object.origin !== undefined && object.origin !== null)
+      ? FigureOrigin.fromPartial(object.origin)
+      : undefined;
+    message.unknown = (globalThis.Object.entries(object.unknown ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseDeviceMemory_UnknownEntry(): DeviceMemory_UnknownEntry {
+  return { key: "", value: "" };
+}
+
+export const DeviceMemory_UnknownEntry: MessageFns<DeviceMemory_UnknownEntry> = {
+  encode(message: DeviceMemory_UnknownEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeviceMemory_UnknownEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeviceMemory_UnknownEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<DeviceMemory_UnknownEntry>, I>>(base?: I): DeviceMemory_UnknownEntry {
+    return DeviceMemory_UnknownEntry.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeviceMemory_UnknownEntry>, I>>(object: I): DeviceMemory_UnknownEntry {
+    const message = createBaseDeviceMemory_UnknownEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
+    return message;
+  },
+};
+
 function createBaseBackendStatus(): BackendStatus {
   return {
     state: 0,
@@ -489,6 +827,9 @@ function createBaseBackendStatus(): BackendStatus {
     lastUsed: undefined,
     restarts: 0,
     unknown: {},
+    memoryOrigin: undefined,
+    memoryInfoOrigin: undefined,
+    devices: [],
   };
 }
 
@@ -536,6 +877,15 @@ export const BackendStatus: MessageFns<BackendStatus> = {
     globalThis.Object.entries(message.unknown).forEach(([key, value]: [string, string]) => {
       BackendStatus_UnknownEntry.encode({ key: key as any, value }, writer.uint32(114).fork()).join();
     });
+    if (message.memoryOrigin !== undefined) {
+      FigureOrigin.encode(message.memoryOrigin, writer.uint32(122).fork()).join();
+    }
+    if (message.memoryInfoOrigin !== undefined) {
+      FigureOrigin.encode(message.memoryInfoOrigin, writer.uint32(130).fork()).join();
+    }
+    for (const v of message.devices) {
+      DeviceMemory.encode(v!, writer.uint32(138).fork()).join();
+    }
     return writer;
   },
 
@@ -667,6 +1017,30 @@ export const BackendStatus: MessageFns<BackendStatus> = {
             }
             continue;
           }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.memoryOrigin = FigureOrigin.decode(reader, reader.uint32());
+            continue;
+          }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.memoryInfoOrigin = FigureOrigin.decode(reader, reader.uint32());
+            continue;
+          }
+          case 17: {
+            if (tag !== 138) {
+              break;
+            }
+
+            message.devices.push(DeviceMemory.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -710,6 +1084,13 @@ export const BackendStatus: MessageFns<BackendStatus> = {
       },
       {},
     );
+    message.memoryOrigin = (object.memoryOrigin !== undefined && object.memoryOrigin !== null)
+      ? FigureOrigin.fromPartial(object.memoryOrigin)
+      : undefined;
+    message.memoryInfoOrigin = (object.memoryInfoOrigin !== undefined && object.memoryInfoOrigin !== null)
+      ? FigureOrigin.fromPartial(object.memoryInfoOrigin)
+      : undefined;
+    message.devices = object.devices?.map((e) => DeviceMemory.fromPartial(e)) || [];
     return message;
   },
 };

@@ -21,6 +21,7 @@ import {
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { Backend, BackendProblem, BackendStatus, InstalledBackend } from "./backend.js";
+import { BackendLogRecord } from "./backend_log.js";
 import { WatchKind } from "./watch.js";
 
 export const protobufPackage = "localplane.v1";
@@ -162,6 +163,24 @@ export interface StoppedBackend {
   cutCalls: number;
   /** Why it could not be stopped. Null when it was. */
   error?: string | undefined;
+}
+
+/** Names the model whose backend's log is asked for, and the part of the log. */
+export interface TailBackendLogRequest {
+  /** Name, alias or file name of the model. */
+  model: string;
+  /** How many of the last records to begin with; 0 means none. Excludes `after_sequence`. Default: 100. */
+  lines?:
+    | number
+    | undefined;
+  /** Whether to go on with what is written from now on. Default: false. */
+  follow: boolean;
+  /**
+   * Sequence of the last record that the caller has: the next one follows. 0 means from the oldest on. A sequence that
+   * the log has not come to gives all of it. Excludes `lines`. Over REST, `Last-Event-ID` says the same, and wins over
+   * both.
+   */
+  afterSequence?: number | undefined;
 }
 
 function createBaseGetBackendStatusRequest(): GetBackendStatusRequest {
@@ -1164,6 +1183,97 @@ export const StoppedBackend: MessageFns<StoppedBackend> = {
   },
 };
 
+function createBaseTailBackendLogRequest(): TailBackendLogRequest {
+  return { model: "", lines: undefined, follow: false, afterSequence: undefined };
+}
+
+export const TailBackendLogRequest: MessageFns<TailBackendLogRequest> = {
+  encode(message: TailBackendLogRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.model !== "") {
+      writer.uint32(10).string(message.model);
+    }
+    if (message.lines !== undefined) {
+      writer.uint32(16).int32(message.lines);
+    }
+    if (message.follow !== false) {
+      writer.uint32(24).bool(message.follow);
+    }
+    if (message.afterSequence !== undefined) {
+      writer.uint32(32).int64(message.afterSequence);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TailBackendLogRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTailBackendLogRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.model = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.lines = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.follow = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.afterSequence = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<TailBackendLogRequest>, I>>(base?: I): TailBackendLogRequest {
+    return TailBackendLogRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<TailBackendLogRequest>, I>>(object: I): TailBackendLogRequest {
+    const message = createBaseTailBackendLogRequest();
+    message.model = object.model ?? "";
+    message.lines = object.lines ?? undefined;
+    message.follow = object.follow ?? false;
+    message.afterSequence = object.afterSequence ?? undefined;
+    return message;
+  },
+};
+
 /** Starts, watches and stops backends. */
 export type BackendServiceService = typeof BackendServiceService;
 export const BackendServiceService = {
@@ -1286,6 +1396,26 @@ export const BackendServiceService = {
     responseSerialize: (value: ShutdownAllResponse): Buffer => Buffer.from(ShutdownAllResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ShutdownAllResponse => ShutdownAllResponse.decode(value),
   },
+  /**
+   * Streams what the backend of a model has written and, with `follow`, what it goes on to write.
+   *
+   * Records are numbered: a number means one record for ever, over rotations of the files and restarts of the backend
+   * and of the service. A stream that follows goes on when the backend stops, fails or starts again, and ends when the
+   * caller leaves or the service stops. A caller that reads slowly holds up nobody: when records are rotated away before
+   * they were sent, a record of kind `GONE` says which. The log of a model that is not loaded, or whose configuration is
+   * gone, can be read; a model that never had a backend has an empty one. Never loads a model. Answers
+   * `MODEL_NOT_FOUND` when there is neither a model nor a log of that name.
+   */
+  tailBackendLog: {
+    path: "/localplane.v1.BackendService/TailBackendLog" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: TailBackendLogRequest): Buffer =>
+      Buffer.from(TailBackendLogRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): TailBackendLogRequest => TailBackendLogRequest.decode(value),
+    responseSerialize: (value: BackendLogRecord): Buffer => Buffer.from(BackendLogRecord.encode(value).finish()),
+    responseDeserialize: (value: Buffer): BackendLogRecord => BackendLogRecord.decode(value),
+  },
 } as const;
 
 export interface BackendServiceServer extends UntypedServiceImplementation {
@@ -1345,6 +1475,17 @@ export interface BackendServiceServer extends UntypedServiceImplementation {
    * no other, and is told with it. Without backends there is nothing to do, which is no error.
    */
   shutdownAll: handleUnaryCall<ShutdownAllRequest, ShutdownAllResponse>;
+  /**
+   * Streams what the backend of a model has written and, with `follow`, what it goes on to write.
+   *
+   * Records are numbered: a number means one record for ever, over rotations of the files and restarts of the backend
+   * and of the service. A stream that follows goes on when the backend stops, fails or starts again, and ends when the
+   * caller leaves or the service stops. A caller that reads slowly holds up nobody: when records are rotated away before
+   * they were sent, a record of kind `GONE` says which. The log of a model that is not loaded, or whose configuration is
+   * gone, can be read; a model that never had a backend has an empty one. Never loads a model. Answers
+   * `MODEL_NOT_FOUND` when there is neither a model nor a log of that name.
+   */
+  tailBackendLog: handleServerStreamingCall<TailBackendLogRequest, BackendLogRecord>;
 }
 
 export interface BackendServiceClient extends Client {
@@ -1496,6 +1637,25 @@ export interface BackendServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ShutdownAllResponse) => void,
   ): ClientUnaryCall;
+  /**
+   * Streams what the backend of a model has written and, with `follow`, what it goes on to write.
+   *
+   * Records are numbered: a number means one record for ever, over rotations of the files and restarts of the backend
+   * and of the service. A stream that follows goes on when the backend stops, fails or starts again, and ends when the
+   * caller leaves or the service stops. A caller that reads slowly holds up nobody: when records are rotated away before
+   * they were sent, a record of kind `GONE` says which. The log of a model that is not loaded, or whose configuration is
+   * gone, can be read; a model that never had a backend has an empty one. Never loads a model. Answers
+   * `MODEL_NOT_FOUND` when there is neither a model nor a log of that name.
+   */
+  tailBackendLog(
+    request: TailBackendLogRequest,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<BackendLogRecord>;
+  tailBackendLog(
+    request: TailBackendLogRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<BackendLogRecord>;
 }
 
 export const BackendServiceClient = makeGenericClientConstructor(
