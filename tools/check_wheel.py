@@ -155,7 +155,7 @@ def test(python: Path, copy: Path, arguments: list[str]) -> int:
         return 1
     subprocess.run([str(python.parent / "localplane"), "--version"], env=environment, check=True)
     return subprocess.run(
-        [str(python.parent / "pytest"), "-p", "no:cacheprovider", *arguments],
+        [str(python.parent / "pytest"), "-p", "no:cacheprovider", "-n", "logical", *arguments],
         cwd=copy,
         env=environment,
         check=False,
