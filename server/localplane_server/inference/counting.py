@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from localplane_server import events
 from localplane_server.errors import InvalidArgumentError, LocalplaneError, UnsupportedError
-from localplane_server.scheduling.actor import RunTask
+from localplane_server.scheduling.surroundings import RunTask
 from localplane_server.supervision.backend_client import BackendClient
 from localplane_server.supervision.calls import Answer, Piece, Prediction
 

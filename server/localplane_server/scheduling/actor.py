@@ -6,11 +6,10 @@ import asyncio
 import enum
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, TypeVar
 
 from localplane_server import events
 from localplane_server.errors import (
@@ -24,12 +23,11 @@ from localplane_server.errors import (
 )
 from localplane_server.models.configuration import ModelConfig
 from localplane_server.scheduling.causes import StopCause
+from localplane_server.scheduling.surroundings import LifeListener, RunTask, StartBackend
 from localplane_server.supervision.backend_client import BackendClient
 from localplane_server.supervision.running import DEATH_SECONDS, RunningBackend
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _CUTS = {
     StopCause.REQUEST: "was stopped",
@@ -98,51 +96,6 @@ class StopReport:
     """Calls in flight that were cut."""
 
 
-class StartBackend(Protocol):
-    """How a model's backend is started and its model loaded, told apart so that both can be seen from outside."""
-
-    async def __call__(
-        self, model: ModelConfig, on_started: Callable[[RunningBackend], None]
-    ) -> RunningBackend:
-        """Start and load; call `on_started` in between.
-
-        Raises:
-            LocalplaneError: If that fails. No process is left then.
-        """
-
-
-class LifeListener(Protocol):
-    """Hears at once of every turn that the life of a model's backend takes."""
-
-    def answers(self, model: str) -> None:
-        """Hear that the program answers and begins to load the model."""
-
-    def ready(self, model: str) -> None:
-        """Hear that the model is loaded."""
-
-    def load_ended(self, model: str, error: LocalplaneError, *, is_failure: bool) -> None:
-        """Hear that a load ended badly.
-
-        Args:
-            model: Name of the model.
-            error: Why.
-            is_failure: Whether the model or its backend failed, rather than the service.
-        """
-
-    def died(self, model: str) -> None:
-        """Hear that the process of a loaded model ended by itself. `gone` follows."""
-
-    def gone(self, model: str) -> None:
-        """Hear that nothing is left of a backend that was stopped or died."""
-
-
-class RunTask(Protocol):
-    """Runs a coroutine in a task that no caller can cancel."""
-
-    def __call__(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Return the task; what it raises is logged even if nobody waits for it."""
-
-
 class ModelActor:
     """The backend of one model.
 
@@ -169,7 +122,7 @@ class ModelActor:
         self._calls_change = events.BackendChanged(model=model.name, calls_only=True)
         self._state = BackendState.STOPPED
         self._backend: RunningBackend | None = None
-        self._load: asyncio.Task[LocalplaneError | None] | None = None
+        self._load: asyncio.Task[None] | None = None
         self._given_up_after: float | None = None
         self._stop: asyncio.Task[StopReport] | None = None
         self._cause = StopCause.REQUEST

@@ -27,8 +27,6 @@ from localplane_server.scheduling.actor import (
     BackendSnapshot,
     BackendState,
     ModelActor,
-    RunTask,
-    StartBackend,
     StopReport,
 )
 from localplane_server.scheduling.causes import StopCause
@@ -45,6 +43,7 @@ from localplane_server.scheduling.decisions import (
 )
 from localplane_server.scheduling.limits import Limits, needed_bytes
 from localplane_server.scheduling.refusals import error_of
+from localplane_server.scheduling.surroundings import RunTask, StartBackend
 from localplane_server.supervision.backend_client import BackendClient
 
 log = logging.getLogger(__name__)

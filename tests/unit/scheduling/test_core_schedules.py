@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -377,6 +378,7 @@ PHASES: set[Phase] = set()
 """All that were seen in any schedule."""
 
 
+@pytest.mark.timeout(0 if EXAMPLES else 600)
 def test_any_schedule() -> None:
     """Whatever happens in whatever order: nobody waits beyond a deadline, limits hold, every state can be left."""
     PHASES.clear()
@@ -385,6 +387,7 @@ def test_any_schedule() -> None:
     assert set(Phase) == PHASES
 
 
+@pytest.mark.timeout(0 if EXAMPLES else 600)
 @settings(SCHEDULES, max_examples=EXAMPLES or 40)
 @given(
     limits=LIMITS.map(
