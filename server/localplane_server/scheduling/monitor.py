@@ -174,8 +174,8 @@ class Monitor:
         pids = {backend.pid for backend in backends}
         self._samples = {pid: one for pid, one in self._samples.items() if pid in pids}
         self._trees = {pid: one for pid, one in self._trees.items() if pid in pids}
-        if backends:
-            self._events.emit(events.BackendsSampled())
+        # Also when there was nothing to sample: a cool-down that is over changes what there is to see.
+        self._events.emit(events.BackendsSampled())
 
     async def probe(self) -> None:
         """Ask all idle backends whether they are well."""
