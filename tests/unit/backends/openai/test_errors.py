@@ -43,7 +43,13 @@ def test_long_body() -> None:
         ("0.5", 0.5, 0.5),
         ("-3", 0, 0),
         ("999999", 3600, 3600),
-        (format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True), 1, 100),
+        # Each process that collects the tests must give it the same name.
+        pytest.param(
+            format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True),
+            1,
+            100,
+            id="date",
+        ),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0, 0),
         ("soon", 1, 1),
         ("nan", 1, 1),
