@@ -169,9 +169,9 @@ class Monitor:
 
     async def sample(self) -> None:
         """Sample all process trees."""
-        backends = self._running()
-        await self._sample(backends)
-        pids = {backend.pid for backend in backends}
+        await self._sample(self._running())
+        # Those of now: one that came meanwhile may have been sampled for whoever asked for it.
+        pids = {backend.pid for backend in self._running()}
         self._samples = {pid: one for pid, one in self._samples.items() if pid in pids}
         self._trees = {pid: one for pid, one in self._trees.items() if pid in pids}
         # Also when there was nothing to sample: a cool-down that is over changes what there is to see.

@@ -1,0 +1,82 @@
+"""The monitor's samples."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from localplane_server import events
+from localplane_server.scheduling.monitor import Monitor
+from localplane_server.supervision.sampling import Sampler, TreeSample
+
+
+class Backends:
+    """Stands for the scheduler: backends whose process is this one."""
+
+    def __init__(self) -> None:
+        self.pids: list[int] = []
+
+    def actors(self) -> list[Any]:
+        return [
+            SimpleNamespace(
+                model=SimpleNamespace(name=str(pid)),
+                backend=SimpleNamespace(pid=pid, tree_in=lambda _: [os.getpid()]),
+                snapshot=lambda pid=pid: SimpleNamespace(pid=pid),
+            )
+            for pid in self.pids
+        ]
+
+    def note_memory(self, model: str, rss_bytes: int) -> None:
+        """Nobody looks at it."""
+
+
+class Interrupted(Sampler):
+    """Has something happen while it samples."""
+
+    def __init__(self, meanwhile: Any) -> None:
+        super().__init__()
+        self._meanwhile = meanwhile
+
+    async def sample(
+        self, trees: Mapping[Any, Sequence[int]], *, with_pss: bool = False
+    ) -> dict[Any, TreeSample]:
+        """Sample, and then let it happen."""
+        samples = await super().sample(trees, with_pss=with_pss)
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
+        return samples
+
+
+async def test_backend_that_comes_while_others_are_sampled() -> None:
+    """It is sampled for whoever asks for it, and the round that began without it leaves that alone."""
+    backends = Backends()
+    backends.pids = [1]
+
+    async def another_comes() -> None:
+        backends.pids = [1, 2]
+        await monitor.sample()
+
+    scheduler: Any = backends
+    monitor = Monitor(scheduler, Interrupted(another_comes), events.Events())
+
+    await monitor.sample()
+
+    seen: list[Any] = [SimpleNamespace(pid=1), SimpleNamespace(pid=2), SimpleNamespace(pid=3)]
+    assert [True, True, False] == [monitor.last_sample(one) is not None for one in seen]
+
+
+async def test_backend_that_is_gone() -> None:
+    """What was known of it goes with it."""
+    backends: Any = Backends()
+    backends.pids = [1]
+    monitor = Monitor(backends, Sampler(), events.Events())
+    await monitor.sample()
+    backends.pids = []
+
+    await monitor.sample()
+
+    gone: Any = SimpleNamespace(pid=1)
+    assert monitor.last_sample(gone) is None
