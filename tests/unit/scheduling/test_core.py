@@ -350,6 +350,21 @@ class TestMemory:
 
         assert [] == play.starts
 
+    def test_memory_is_kept_for_who_waited_for_a_turn(self) -> None:
+        """Also while the one in its way may stay yet."""
+        play = Play(memory_bytes=10, turn_seconds=5.0, residency_seconds=20.0)
+        for model, needed in (("a", 6), ("b", 8), ("c", 2), ("d", 2)):
+            play.core.describe(model, needed=needed, is_pinned=False)
+        play.used("a")
+        play.call("b")
+        play.at(4.0)
+        play.call("c")
+        assert ["c"] == play.starts
+        play.at(6.0)
+        play.call("d")
+
+        assert [] == play.starts
+
     def test_estimate(self) -> None:
         """A model without a file takes what a program takes; one with a file, more than the file."""
         assert 128 * 2**20 == needed_bytes(0)
