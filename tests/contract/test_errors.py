@@ -91,7 +91,7 @@ class TestFields:
             "OK",
         }
 
-    @pytest.mark.parametrize("model", [*CONFIGURATIONS.keys() - LONG_WORKING, "nobody"])
+    @pytest.mark.parametrize("model", [*sorted(CONFIGURATIONS.keys() - LONG_WORKING), "nobody"])
     async def test_every_model(self, transports: dict[str, Any], model: str) -> None:
         """A model that cannot be loaded, dies, or does not answer is told as such, by whatever asks for it."""
         for method in WITH_MODEL:
