@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from localplane_server import events
@@ -11,6 +10,7 @@ from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
 from localplane_server.supervision.sampling import TreeSample
 from localplane_server.watching.feed import Feed
+from localplane_server.watching.gathering import Gathering
 
 CALLS_SECONDS = 0.1
 """How long calls that begin and end are gathered before the change is told."""
@@ -36,40 +36,32 @@ class BackendFeed(Feed[str, SeenBackend]):
         super().__init__()
         self._scheduler = scheduler
         self._monitor = monitor
-        self._called: set[str] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._called = Gathering(CALLS_SECONDS, self._look_at)
         bus.listen(events.BackendChanged, self._changed)
         bus.listen(events.BackendsSampled, self._sampled)
 
     def close(self) -> None:
         """End all watching."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._called.close()
         super().close()
 
     def _changed(self, event: events.BackendChanged) -> None:
-        if not event.calls_only:
+        if event.calls_only:
+            self._called.add(event.model)
+        else:
             self._look_at(event.model)
-            return
-        self._called.add(event.model)
-        if self._timer is None and not self.is_closed:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(CALLS_SECONDS, self._look_at_called)
-
-    def _look_at_called(self) -> None:
-        self._timer = None
-        called, self._called = self._called, set()
-        for model in sorted(called):
-            self._look_at(model)
 
     def _sampled(self, _: events.BackendsSampled) -> None:
         for snapshot in self._scheduler.snapshots():
-            self._look_at(snapshot.model)
+            self._publish(snapshot)
 
     def _look_at(self, model: str) -> None:
         snapshot = self._scheduler.snapshot(model)
         if snapshot is None:
             self.remove(model)
         else:
-            sample = self._monitor.last_sample(snapshot)
-            self.put(model, SeenBackend(snapshot=snapshot, sample=sample))
+            self._publish(snapshot)
+
+    def _publish(self, snapshot: BackendSnapshot) -> None:
+        sample = self._monitor.last_sample(snapshot)
+        self.put(snapshot.model, SeenBackend(snapshot=snapshot, sample=sample))

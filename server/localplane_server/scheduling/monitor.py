@@ -169,13 +169,15 @@ class Monitor:
 
     async def sample(self) -> None:
         """Sample all process trees."""
-        await self._sample(self._running())
+        backends = self._running()
+        if backends:
+            await self._sample(backends)
         # Those of now: one that came meanwhile may have been sampled for whoever asked for it.
         pids = {backend.pid for backend in self._running()}
         self._samples = {pid: one for pid, one in self._samples.items() if pid in pids}
         self._trees = {pid: one for pid, one in self._trees.items() if pid in pids}
-        # Also when there was nothing to sample: a cool-down that is over changes what there is to see.
-        self._events.emit(events.BackendsSampled())
+        if backends:
+            self._events.emit(events.BackendsSampled())
 
     async def probe(self) -> None:
         """Ask all idle backends whether they are well."""
@@ -242,11 +244,11 @@ class Monitor:
         table = await asyncio.to_thread(process_table.snapshot)
         trees = {one.pid: one.tree_in(table) for one in backends if one.pid is not None}
         self._trees.update(trees)
-        self._samples.update(await self._sampler.sample(trees))
-        for actor in self._scheduler.actors():
-            sample = self.last_sample(actor.snapshot())
-            if sample is not None:
-                self._scheduler.note_memory(actor.model.name, sample.rss_bytes)
+        samples = await self._sampler.sample(trees)
+        self._samples.update(samples)
+        for backend in backends:
+            if backend.pid in samples:
+                self._scheduler.note_memory(backend.model, samples[backend.pid].rss_bytes)
 
     async def _probe(self, actor: ModelActor, backend: RunningBackend) -> None:
         is_well = await backend.client.health(PROBE_SECONDS)

@@ -86,12 +86,13 @@ class ModelRecord:
     @property
     def takes(self) -> Space:
         """What it takes."""
-        if not self.holds or self.measured is None:
-            return self.needs if self.holds else NOTHING
+        if not self.holds:
+            return NOTHING
+        if self.is_elsewhere or self.measured is None:
+            return self.needs
         # What loads is not yet as large as it is going to be.
-        is_whole = self.phase is not Phase.STARTING and self.phase is not Phase.LOADING
-        held = self.measured if is_whole else max(self.measured, self.needed)
-        return NOTHING if self.is_elsewhere else Space(1, held)
+        is_growing = self.phase in (Phase.STARTING, Phase.LOADING)
+        return Space(1, max(self.measured, self.needed) if is_growing else self.measured)
 
     @property
     def first(self) -> float:

@@ -9,6 +9,7 @@ from localplane_server.tokens.counts import NOTHING
 from localplane_server.tokens.reporting import ModelTokens, TokenReporter
 from localplane_server.tokens.windows import BUCKET_SECONDS
 from localplane_server.watching.feed import Feed
+from localplane_server.watching.gathering import Gathering
 
 PREDICTIONS_SECONDS = 0.5
 """How long predictions that end are gathered before the change is told: windows take a while to sum up."""
@@ -29,8 +30,7 @@ class TokenFeed(Feed[str, ModelTokens]):
         """
         super().__init__()
         self._reporter = reporter
-        self._asked: set[str] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._asked = Gathering(PREDICTIONS_SECONDS, self._look_at)
         bus.listen(events.PredictionFinished, self._predicted)
         bus.listen(events.BackendChanged, self._changed)
         self._look_at_all()
@@ -43,25 +43,15 @@ class TokenFeed(Feed[str, ModelTokens]):
 
     def close(self) -> None:
         """End all watching."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._asked.close()
         super().close()
 
     def _predicted(self, event: events.PredictionFinished) -> None:
         self._asked.add(event.model)
-        if self._timer is None and not self.is_closed:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(PREDICTIONS_SECONDS, self._look_at_asked)
 
     def _changed(self, event: events.BackendChanged) -> None:
         if not event.calls_only and self.get(event.model) is not None:
             self._look_at(event.model)  # it may be loaded now, or not any more
-
-    def _look_at_asked(self) -> None:
-        self._timer = None
-        asked, self._asked = self._asked, set()
-        for model in sorted(asked):
-            self._look_at(model)
 
     def _look_at_all(self) -> None:
         for tokens in self._reporter.models():

@@ -93,11 +93,6 @@ class Feed(Generic[K, V]):
         """How many watch."""
         return self._watchers
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether nobody can watch any more."""
-        return self._is_closed
-
     def get(self, key: K) -> V | None:
         """Return a value, or None when there is none."""
         found = self._values.get(key)

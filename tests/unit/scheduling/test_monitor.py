@@ -17,19 +17,19 @@ class Backends:
 
     def __init__(self) -> None:
         self.pids: list[int] = []
+        self.measured: list[str] = []
 
     def actors(self) -> list[Any]:
         return [
             SimpleNamespace(
-                model=SimpleNamespace(name=str(pid)),
-                backend=SimpleNamespace(pid=pid, tree_in=lambda _: [os.getpid()]),
-                snapshot=lambda pid=pid: SimpleNamespace(pid=pid),
+                backend=SimpleNamespace(model=str(pid), pid=pid, tree_in=lambda _: [os.getpid()]),
             )
             for pid in self.pids
         ]
 
     def note_memory(self, model: str, rss_bytes: int) -> None:
-        """Nobody looks at it."""
+        """Remember of whom it was told."""
+        self.measured.append(model)
 
 
 class Interrupted(Sampler):
@@ -66,6 +66,8 @@ async def test_backend_that_comes_while_others_are_sampled() -> None:
 
     seen: list[Any] = [SimpleNamespace(pid=1), SimpleNamespace(pid=2), SimpleNamespace(pid=3)]
     assert [True, True, False] == [monitor.last_sample(one) is not None for one in seen]
+    # Those of the inner round, then those of the outer one: nobody twice for one sample.
+    assert ["1", "2", "1"] == backends.measured
 
 
 async def test_backend_that_is_gone() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from localplane_server import events
-from localplane_server.tokens import token_feed
 from localplane_server.tokens.counts import NOTHING, TokenCounts
 from localplane_server.tokens.reporting import ModelTokens
 from localplane_server.tokens.token_feed import TokenFeed
@@ -61,10 +60,9 @@ def feed(reporter: Reporter, bus: events.Events) -> TokenFeed:
 
 
 async def test_predictions_together(
-    feed: TokenFeed, reporter: Reporter, bus: events.Events, monkeypatch: pytest.MonkeyPatch
+    feed: TokenFeed, reporter: Reporter, bus: events.Events
 ) -> None:
     """Many predictions within a moment are one change."""
-    monkeypatch.setattr(token_feed, "PREDICTIONS_SECONDS", 0.01)
     async with aclosing(feed.watch()) as watch:
         first = await anext(watch)
         reporter.known["b"] = tokens("b")
@@ -119,4 +117,6 @@ async def test_close(feed: TokenFeed, bus: events.Events) -> None:
     feed.close()
     bus.emit(PREDICTED)
 
-    assert feed._timer is None or feed._timer.cancelled()
+    timer = feed._asked._timer
+    assert timer is not None
+    assert timer.cancelled()
