@@ -25,7 +25,7 @@ from localplane_server.models.configuration import ModelConfig
 from localplane_server.scheduling.causes import StopCause
 from localplane_server.scheduling.surroundings import LifeListener, RunTask, StartBackend
 from localplane_server.supervision.backend_client import BackendClient
-from localplane_server.supervision.running import DEATH_SECONDS, RunningBackend
+from localplane_server.supervision.running import DEATH_SECONDS, RunningBackend, quoting
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,6 @@ _CUTS = {
     StopCause.SHUTDOWN: "was stopped with the service",
 }
 """What became of a model, for those whose calls that cut."""
-RETRY_SECONDS = 1.0
-"""When a call that was refused because of a stop may come again."""
 SWEEP_SECONDS = 2.0
 """How long what a dead backend left behind may take to end before it is killed."""
 
@@ -311,11 +309,10 @@ class ModelActor:
 
     async def _sweep(self, backend: RunningBackend) -> None:
         """End what a backend that died left behind, and say why it died."""
-        message = self._last_error
+        message = backend.ended()
         try:
-            lines = await backend.log_lines()
-            if lines:
-                self._last_error = f"{message}; last lines of its log: {' | '.join(lines)}"
+            if words := await backend.last_words():
+                self._last_error = quoting(message, words)
                 self._events.emit(self._change)
             await backend.stop(free=False, within_seconds=SWEEP_SECONDS)
         finally:
@@ -357,9 +354,7 @@ class ModelActor:
 
     def _draining(self) -> DrainingError:
         return DrainingError(
-            f"cannot use model {self.model.name}: it is being stopped",
-            retry_after_seconds=RETRY_SECONDS,
-            model=self.model.name,
+            f"cannot use model {self.model.name}: it is being stopped", model=self.model.name
         )
 
     async def _gone(self, backend: RunningBackend, error: BackendGoneError) -> LocalplaneError:
@@ -370,15 +365,12 @@ class ModelActor:
         await backend.wait_for_end(DEATH_SECONDS)
         if not backend.exited.done():
             return error
-        lines = " | ".join(await backend.log_lines())
-        message = f"{backend.ended()} during the call"
-        if lines:
-            message = f"{message}; last lines of its log: {lines}"
+        words = await backend.last_words()
         return BackendGoneError(
-            message,
+            quoting(f"{backend.ended()} during the call", words),
             model=self.model.name,
             exit=str(backend.exited.result()),
-            log=lines,
+            log=words,
         )
 
     # Stopping

@@ -47,12 +47,13 @@ class Core:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         """The limits that it keeps."""
+        self.is_closed = False
+        """Whether nobody is admitted any more."""
         self._records: dict[str, ModelRecord] = {}
         self._numbers = count(1)
         self._yields: dict[ModelRecord, float] = {}
         self._plan_wake = math.inf
         self._waiting = 0
-        self._is_closed = False
 
     # What others see
 
@@ -128,7 +129,7 @@ class Core:
         ticket = self._ticket(one, now, deadline, is_call=True, may_load=may_load)
         if one.phase is Phase.READY and one not in self._yields:
             return ticket, [self._admit(one, ticket, now)]
-        if self._is_closed:
+        if self.is_closed:
             return ticket, [self._refuse(ticket, Refusal.CLOSED)]
         if one.phase is Phase.STOPPING and one.cause is not None and one.cause.is_wanted:
             return ticket, [self._refuse(ticket, Refusal.DRAINING)]
@@ -152,7 +153,7 @@ class Core:
         """
         one = self.record(model)
         ticket = self._ticket(one, now, deadline, is_call=False)
-        if self._is_closed:
+        if self.is_closed:
             return ticket, [self._refuse(ticket, Refusal.CLOSED)]
         if one.phase is Phase.READY:
             return ticket, [self._admit(one, ticket, now)]
@@ -260,7 +261,7 @@ class Core:
 
     def close(self, now: float) -> Decisions:
         """Admit nobody any more."""
-        self._is_closed = True
+        self.is_closed = True
         decided: Decisions = []
         for one in self._records.values():
             decided += [self._refuse(ticket, Refusal.CLOSED) for ticket in list(one.waiting)]
@@ -277,7 +278,7 @@ class Core:
     def _next(self, now: float) -> Decisions:
         """Decide what follows from what happened: in an order in which nothing is decided twice."""
         decided: Decisions = []
-        if self._is_closed:
+        if self.is_closed:
             return decided
         for one in self._records.values():
             self._expire(one, now, decided)

@@ -74,9 +74,9 @@ class Refuse:
 
     ticket: Ticket
     why: Refusal
-    retry_seconds: float = 1.0
+    retry_seconds: float
     """When it may be worth to come again."""
-    detail: str = ""
+    detail: str
     """More of the cause, for people."""
 
 

@@ -105,7 +105,6 @@ class Scheduler:
         self._configurations: dict[str, ModelConfig] = {}
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._is_closed = False
 
     # What others see
 
@@ -159,7 +158,7 @@ class Scheduler:
             ModelTooLargeError: If it would not fit if it were alone.
         """
         actor = self._actor_for(model)
-        self._describe(model, actor)
+        self._describe(model)
         ticket, decided = self._core.call(
             model.name, time.monotonic(), deadline=deadline(), may_load=self._autoload
         )
@@ -197,7 +196,8 @@ class Scheduler:
             LocalplaneError: If it does not load, as in `use`. What comes later is logged if nobody waits.
         """
         model = self._catalog.get(name)
-        self._describe(model, self._actor_for(model))
+        self._actor_for(model)
+        self._describe(model)
         ticket, decided = self._core.load(
             model.name, time.monotonic(), deadline=deadline() if wait else math.inf
         )
@@ -212,7 +212,8 @@ class Scheduler:
         for name in names:
             try:
                 model = self._catalog.get(name)
-                self._describe(model, self._actor_for(model))
+                self._actor_for(model)
+                self._describe(model)
                 ticket, decided = self._core.load(model.name, time.monotonic(), is_patient=False)
                 await self._wait(ticket, decided)
             except LocalplaneError as error:
@@ -306,7 +307,6 @@ class Scheduler:
             grace_seconds: How long calls in flight may still run.
             end_seconds: How long a backend may take to end after that, before it is killed.
         """
-        self._is_closed = True
         self._obey(self._core.close(time.monotonic()))
         closes = [
             actor.close(grace_seconds=grace_seconds, end_seconds=end_seconds)
@@ -403,7 +403,7 @@ class Scheduler:
             self._timer.cancel()
             self._timer = None
         wake = self._core.next_wake(now)
-        if not self._is_closed and not math.isinf(wake):
+        if not self._core.is_closed and not math.isinf(wake):
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(0.0, wake - now), self._tick)
 
@@ -411,9 +411,10 @@ class Scheduler:
         self._timer = None
         self._obey(self._core.tick(time.monotonic()))
 
-    def _describe(self, model: ModelConfig, actor: ModelActor) -> None:
+    def _describe(self, model: ModelConfig) -> None:
         self._configurations[model.name] = model
-        if actor.state in (BackendState.READY, BackendState.BUSY):
+        if self._core.record(model.name).holds:
+            # Its size and its place changed nothing now, and looking for them takes a look at the disk.
             self._core.describe(model.name, is_pinned=model.pinned)
             return
         self._core.describe(
@@ -431,7 +432,7 @@ class Scheduler:
             return name
 
     def _actor_for(self, model: ModelConfig) -> ModelActor:
-        if self._is_closed:
+        if self._core.is_closed:
             raise DrainingError("the service is being stopped")
         actor = self._actors.get(model.name)
         if actor is None:

@@ -119,17 +119,21 @@ class RunningBackend(ABC):
 
     async def load_error(self, cause: str) -> LoadFailedError:
         """Return the error of a load that failed for this cause, with the last lines of the log."""
-        message = f"cannot load model {self.model}: {cause}"
-        lines = await self.log_lines()
-        if lines:
-            message = f"{message}; last lines of its log: {' | '.join(lines)}"
-        for folder in self._hidden:
-            message = message.replace(folder, "")
-        return LoadFailedError(redacted(message, self._secrets), model=self.model)
+        message = self._discreet(f"cannot load model {self.model}: {cause}")
+        return LoadFailedError(quoting(message, await self.last_words()), model=self.model)
+
+    async def last_words(self) -> str:
+        """Return the last lines that it wrote as one, without what callers are not told. Empty when there are none."""
+        return self._discreet(" | ".join(await self.log_lines()))
 
     async def wait_for_end(self, seconds: float) -> None:
         """Wait until it has ended, but no longer than so many seconds."""
         await asyncio.wait((self.exited,), timeout=seconds)
+
+    def _discreet(self, text: str) -> str:
+        for folder in self._hidden:
+            text = text.replace(folder, "")
+        return redacted(text, self._secrets)
 
     async def free(self, seconds: float) -> None:
         """Ask it to free its model. One that does not is no failure: it is ended all the same."""
@@ -137,6 +141,11 @@ class RunningBackend(ABC):
             await self.client.free(seconds)
         except LocalplaneError as error:
             log.debug("a backend did not free its model", extra={"cause": error.message})
+
+
+def quoting(message: str, last_words: str) -> str:
+    """Return a message with the last lines of a log behind it, if there are any."""
+    return f"{message}; last lines of its log: {last_words}" if last_words else message
 
 
 async def completed(work: Awaitable[T]) -> T:

@@ -48,8 +48,8 @@ class FakeBackend:
     def ended(self) -> str:
         return f"the backend ended with {self.exited.result()}"
 
-    async def log_lines(self) -> list[str]:
-        return ["last words"]
+    async def last_words(self) -> str:
+        return "last words"
 
 
 class FakeStart:
