@@ -228,7 +228,7 @@ class BackendLauncher:
                     return True
             finally:
                 answer.cancel()
-            # It refused the first connection, or said something else than that it is well.
+            # It said something else than that it is well.
             await backend.wait_for_end(ASK_AGAIN_SECONDS)
         return False
 

@@ -68,14 +68,19 @@ class InstalledBackends:
         if not at_once and self._fingerprint is not None and now - self._looked_at < LOOK_SECONDS:
             return False
         self._looked_at = now
-        if self._fingerprint == _fingerprint(self.root):
+        seen = _fingerprint(self.root)
+        if self._fingerprint == seen:
             return False
-        self.reload()
+        self._read(seen)
         return True
 
     def reload(self) -> None:
         """Read the folder again, every file of it."""
-        self._fingerprint = _fingerprint(self.root)
+        self._read(_fingerprint(self.root))
+
+    def _read(self, fingerprint: Fingerprint) -> None:
+        """Read the folder, of which this was seen before."""
+        self._fingerprint = fingerprint
         before = self._problems
         self._scan()
         for problem in self._problems:

@@ -18,7 +18,8 @@ FILES = 3
 MOST_FILES = 100
 """The most files that a log may have."""
 
-_TAIL_BYTES = 64 * 1024
+TAIL_BYTES = 64 * 1024
+"""How much of the end, or of the beginning, of a file is read to find a record."""
 
 
 class LogLimits(NamedTuple):
@@ -57,10 +58,21 @@ def existing(path: str) -> list[str]:
     return names
 
 
+def is_at(file: int, path: str) -> bool:
+    """Whether an open file is the one of that name.
+
+    Raises:
+        FileNotFoundError: If there is none of that name.
+    """
+    there = os.stat(path)  # noqa: PTH116 - as above
+    here = os.fstat(file)
+    return (here.st_ino, here.st_dev) == (there.st_ino, there.st_dev)
+
+
 def last_record(file: int) -> LogRecord | None:
     """Return the last record of an open file, or None when it ends with none of ours."""
     size = os.fstat(file).st_size
-    data = os.pread(file, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+    data = os.pread(file, TAIL_BYTES, max(0, size - TAIL_BYTES))
     for line in reversed(data.split(b"\n")[:-1]):  # what follows the last end of line is torn
         record = record_of(line)
         if record is not None:
@@ -70,7 +82,7 @@ def last_record(file: int) -> LogRecord | None:
 
 def first_sequence(file: int) -> int | None:
     """Return the sequence of the first record of an open file, or None when it has none."""
-    for line in os.pread(file, _TAIL_BYTES, 0).split(b"\n")[:-1]:
+    for line in os.pread(file, TAIL_BYTES, 0).split(b"\n")[:-1]:
         record = record_of(line)
         if record is not None:
             return record.sequence

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from localplane_server.supervision.redaction import MARK
+
 LONGEST_LINE_BYTES = 16 * 1024
 """A longer line becomes several pieces."""
 FLUSH_SECONDS = 1.0
@@ -37,7 +39,7 @@ class LineSplitter:
         """Take output, and return what can be handed out."""
         data = self._rest + data
         for secret in self._secrets:
-            data = data.replace(secret, b"***")
+            data = data.replace(secret, MARK.encode())
         *lines, self._rest = data.split(b"\n")
         pieces: list[Piece] = []
         for line in lines:

@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
-from localplane_server.supervision.log_files import existing, first_sequence, last_record
+from localplane_server.supervision.log_files import existing, first_sequence, is_at, last_record
 from localplane_server.supervision.log_record import GONE, LogRecord, record_of
 
 READ_BYTES = 64 * 1024
@@ -21,10 +21,7 @@ class _Place(NamedTuple):
 
 
 class LogReader:
-    """Reads one log from a place on. Blocks for as long as the disk does, so it belongs into a thread.
-
-    A context manager: leaving it closes the file.
-    """
+    """Reads one log from a place on. Blocks for as long as the disk does, so it belongs into a thread. Close it."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.fspath(path)
@@ -118,11 +115,9 @@ class LogReader:
 
     def _is_current(self) -> bool:
         try:
-            there = os.stat(self._path)  # noqa: PTH116 - beside fstat
+            return is_at(self._file, self._path)
         except FileNotFoundError:
             return True  # it is being rotated, or was removed: the next look tells
-        here = os.fstat(self._file)
-        return (here.st_ino, here.st_dev) == (there.st_ino, there.st_dev)
 
     def _go_on(self) -> bool:
         """Go to the file that follows; return whether there is one."""

@@ -112,15 +112,21 @@ class RotatedLog:
             file = _open_private(self._path)
             is_ours = _lock(file)
             # Whoever had it may have rotated it meanwhile.
-            if (is_ours and _is_same(file, self._path)) or time.monotonic() >= self._lock_until:
+            if (is_ours and self._is_current(file)) or time.monotonic() >= self._lock_until:
                 return file
             os.close(file)
             if not is_ours:
                 time.sleep(_RETRY_SECONDS)
 
+    def _is_current(self, file: int) -> bool:
+        try:
+            return log_files.is_at(file, self._path)
+        except FileNotFoundError:
+            return False
+
     def _mend(self) -> None:
         """Cut off what follows the last end of line: a writer was ended in the middle."""
-        data = os.pread(self._file, _TORN_BYTES, max(0, self._size - _TORN_BYTES))
+        data = os.pread(self._file, log_files.TAIL_BYTES, max(0, self._size - log_files.TAIL_BYTES))
         torn = len(data) - 1 - data.rfind(b"\n")
         if torn:
             self._size -= torn
@@ -161,9 +167,6 @@ class RotatedLog:
                 os.unlink(name)  # noqa: PTH108 - as above
 
 
-_TORN_BYTES = 64 * 1024
-
-
 def _open_private(path: str) -> int:
     # Prompts may end up in a log: it is nobody else's to read.
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -178,12 +181,3 @@ def _lock(file: int) -> bool:
     except OSError:
         return True  # a file system without locks
     return True
-
-
-def _is_same(file: int, path: str) -> bool:
-    try:
-        there = os.stat(path)  # noqa: PTH116 - as above
-    except FileNotFoundError:
-        return False
-    here = os.fstat(file)
-    return (here.st_ino, here.st_dev) == (there.st_ino, there.st_dev)
