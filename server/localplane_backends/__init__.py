@@ -2,6 +2,7 @@
 
 import os
 
-# Before grpc is imported: its own log would repeat, less clearly, what the programs say when they
-# cannot listen.
+# Both are read when gRPC is imported. Its own log would repeat, less clearly, what the programs say when
+# they cannot listen; its newer event engine costs a seventh more for each call.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")

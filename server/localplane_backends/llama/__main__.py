@@ -7,8 +7,6 @@ import os
 
 # Until the program answers it only makes what it keeps; `serving` turns the collector on.
 gc.disable()
-# Read when gRPC is imported: its newer event engine costs a seventh more for each call.
-os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
 # OpenMP reads this when the engine is imported. Its default, threads that spin while they wait,
 # makes generation collapse as soon as another process wants the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -8,8 +8,6 @@ import sys
 
 # Until the program answers it only makes what it keeps; `serving` turns the collector on.
 gc.disable()
-# Read when gRPC is imported: its newer event engine costs a seventh more for each call.
-os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
 
 from localplane_backends import serving  # noqa: E402
 from localplane_backends.openai.registration import RegistrationError, taken_from  # noqa: E402

@@ -219,7 +219,7 @@ def _backends(
     has_some = any(isinstance(one, ExternalServer) or one.missing is None for one in known)
     for one in known:
         if isinstance(one, ExternalServer):
-            yield _answers(one)
+            yield _answers(one.name, one.address, "--external-grpc-backends")
         elif one.is_ours:
             # Of the server behind it the settings tell more.
             continue
@@ -242,32 +242,25 @@ def _backends(
         yield Finding("backend", Verdict.NOTE, message, "Correct it, or move it away.")
 
 
-def _answers(server: ExternalServer) -> Finding:
-    """See whether somebody listens where a server is said to be. It may be started later, so it need not be."""
-    try:
-        socket.create_connection(server.address, timeout=CONNECT_SECONDS).close()
-    except OSError as error:
-        message = f"{server.name} cannot be reached at {server.address}: {error.strerror or error}"
-        remedy = "Start that server, or correct --external-grpc-backends."
-        return Finding("backend", Verdict.NOTE, message, remedy)
-    return Finding("backend", Verdict.OK, f"{server.name} listens at {server.address}")
-
-
 def _openai_server(server: OpenAIServer) -> Finding:
     """See whether somebody listens where a server is said to be, or whether there is the command that runs one."""
-    remedy = "Start that server, or correct --openai-backends."
-    if server.command:
-        if shutil.which(server.command[0]):
-            return Finding("backend", Verdict.OK, f"{server.name} runs {server.command[0]}")
-        message = f"{server.name} cannot run {server.command[0]}: there is no such program"
-        return Finding("backend", Verdict.NOTE, message, "Install it, or correct openai_backends.")
+    if not server.command:
+        return _answers(server.name, Endpoint(*server.address), "--openai-backends")
+    if shutil.which(server.command[0]):
+        return Finding("backend", Verdict.OK, f"{server.name} runs {server.command[0]}")
+    message = f"{server.name} cannot run {server.command[0]}: there is no such program"
+    return Finding("backend", Verdict.NOTE, message, "Install it, or correct openai_backends.")
+
+
+def _answers(name: str, address: Endpoint, setting: str) -> Finding:
+    """See whether somebody listens where a server is said to be. It may be started later, so it need not be."""
     try:
-        socket.create_connection(server.address, timeout=CONNECT_SECONDS).close()
+        socket.create_connection(address, timeout=CONNECT_SECONDS).close()
     except OSError as error:
-        address = Endpoint(*server.address)
-        message = f"{server.name} cannot be reached at {address}: {error.strerror or error}"
+        message = f"{name} cannot be reached at {address}: {error.strerror or error}"
+        remedy = f"Start that server, or correct {setting}."
         return Finding("backend", Verdict.NOTE, message, remedy)
-    return Finding("backend", Verdict.OK, f"{server.name} listens at {Endpoint(*server.address)}")
+    return Finding("backend", Verdict.OK, f"{name} listens at {address}")
 
 
 def _loads(program: BackendProgram) -> Finding:

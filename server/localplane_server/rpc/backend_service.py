@@ -16,6 +16,7 @@ from localplane_server.errors import InvalidArgumentError
 from localplane_server.models.catalog import ModelCatalog
 from localplane_server.rpc.backend_status import report_to_proto
 from localplane_server.rpc.convert import backend_to_proto, stops_to_proto
+from localplane_server.rpc.http_facts import LAST_EVENT_ID, http_fact
 from localplane_server.rpc.installed_backends import backend_problems, installed_to_proto
 from localplane_server.rpc.log_records import log_record_to_proto, sequence_of
 from localplane_server.rpc.pages import page
@@ -129,8 +130,7 @@ class BackendServicer(backend_service_pb2_grpc.BackendServiceServicer):
         after = request.after_sequence if request.HasField("after_sequence") else None
         lines = request.lines if request.HasField("lines") else None
         # A browser that connects again repeats the address, and says in the header how far it has come since.
-        event_id = dict(context.invocation_metadata() or ()).get("x-http-last-event-id", "")
-        if (seen := sequence_of(event_id)) is not None:
+        if (seen := sequence_of(http_fact(context, LAST_EVENT_ID))) is not None:
             after, lines = seen, None
         records = self._logs.tail(
             request.model, lines=lines, after_sequence=after, follow=request.follow

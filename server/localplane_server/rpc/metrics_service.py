@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from google.api import httpbody_pb2
 
 from localplane.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from localplane_server.rpc.http_facts import ACCEPT, http_fact
 
 GET_METRICS = "/localplane.v1.MetricsService/GetMetrics"
 """The method that an operator may open to everybody."""
@@ -32,7 +33,5 @@ class MetricsServicer(metrics_service_pb2_grpc.MetricsServiceServicer):
     async def GetMetrics(
         self, request: metrics_service_pb2.GetMetricsRequest, context: Any
     ) -> httpbody_pb2.HttpBody:
-        # It only chooses between two forms of the same figures, so it does no harm from callers other than the gateway.
-        accept = dict(context.invocation_metadata() or ()).get("x-http-accept", "")
-        data, content_type = await self._written(accept)
+        data, content_type = await self._written(http_fact(context, ACCEPT))
         return httpbody_pb2.HttpBody(content_type=content_type, data=data)

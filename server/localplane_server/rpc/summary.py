@@ -12,6 +12,7 @@ from localplane_server.models.catalog import ModelCatalog
 from localplane_server.p2p.network import Network
 from localplane_server.rpc.access import Keys, Role
 from localplane_server.rpc.convert import backend_to_proto, model_to_proto
+from localplane_server.rpc.http_facts import BASE_URL
 from localplane_server.rpc.installed_backends import installed_to_proto
 from localplane_server.scheduling.actor import BackendState
 from localplane_server.scheduling.monitor import Monitor
@@ -21,7 +22,6 @@ from localplane_server.supervision.programs import BackendPrograms
 LONGEST_URL = 2048
 """Characters of a URL that is repeated to whoever sent it."""
 
-_BASE_URL = "x-http-base-url"
 _URL = re.compile(
     r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~%/-]*)?"
 )
@@ -76,7 +76,7 @@ class Summaries:
         summary = summary_pb2.Summary(title=f"Localplane {version}", version=version)
         role = self._keys.role(sent.get("authorization"))
         if role is not None:
-            summary.base_url = self._base_url(sent.get(_BASE_URL, ""))
+            summary.base_url = self._base_url(sent.get(BASE_URL, ""))
             self._add_models(summary)
         if role is Role.ADMIN:
             self._add_service(summary)

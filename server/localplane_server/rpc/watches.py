@@ -8,6 +8,7 @@ from typing import Any
 from localplane.v1 import watch_pb2
 from localplane_server.errors import InvalidArgumentError, ModelNotFoundError
 from localplane_server.models.catalog import ModelCatalog
+from localplane_server.rpc.http_facts import LAST_EVENT_ID, http_fact
 from localplane_server.watching.feed import BatchKind
 from localplane_server.watching.revision import Revision
 
@@ -20,8 +21,6 @@ KINDS = {
     BatchKind.CHANGES: watch_pb2.WATCH_KIND_CHANGES,
 }
 
-_LAST_EVENT_ID = "x-http-last-event-id"
-
 
 def place_of(request: Any, context: Any) -> Revision | None:
     """Return where a watch is to go on, or None where it begins.
@@ -32,9 +31,8 @@ def place_of(request: Any, context: Any) -> Revision | None:
     Raises:
         InvalidArgumentError: If `after_revision` cannot be one.
     """
-    for key, value in context.invocation_metadata() or ():
-        if key == _LAST_EVENT_ID and value:
-            return Revision.parse(value)
+    if last := http_fact(context, LAST_EVENT_ID):
+        return Revision.parse(last)
     if not request.after_revision:
         return None
     place = Revision.parse(request.after_revision)
