@@ -13,7 +13,7 @@ from functools import partial
 from localplane_gateway.app import build_app
 from localplane_gateway.server import serving
 from localplane_gateway.settings import GatewaySettings
-from localplane_server.config import Endpoint, Settings
+from localplane_server.config import Settings
 from localplane_server.errors import StartupError
 from localplane_server.events import Events, PredictionFinished, RequestFinished, RequestStarted
 from localplane_server.inference.counting import PredictionCounter
@@ -56,6 +56,7 @@ from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
 from localplane_server.scheduling.starting import BackendStarter
 from localplane_server.scheduling.tasks import DetachedTasks, keep_running
+from localplane_server.setting_values import Endpoint
 from localplane_server.state.database import Database
 from localplane_server.state.lock import DataDirLock
 from localplane_server.state.spawn_records import SqliteSpawnRecords

@@ -7,8 +7,8 @@ import socket
 
 import psutil
 
-from localplane_server.config import Endpoint
 from localplane_server.errors import AddressTakenError, StartupError
+from localplane_server.setting_values import Endpoint
 
 
 def bound_socket(endpoint: Endpoint) -> socket.socket:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from localplane_server.errors import SettingsError
+from localplane_server.setting_values import check_backend_name, parse_duration
 
 VALUES_OF_MODELS = ("model", "model_file", "models_path", "context_size", "threads", "batch")
 PLACEHOLDERS = ("host", "port", "gpu_layers", "api_key", *VALUES_OF_MODELS)
@@ -62,26 +63,24 @@ class OpenAIServer:
         return told
 
 
-def parse_openai_servers(
-    given: str | Mapping[str, Any], parse_duration: Callable[[Any], float]
-) -> tuple[OpenAIServer, ...]:
+def parse_openai_servers(given: str | Mapping[str, Any]) -> tuple[OpenAIServer, ...]:
     """Parse `NAME=URL,...`, or a mapping of names to URLs or to mappings of settings.
 
     Args:
         given: As it was written.
-        parse_duration: How durations are read.
 
     Raises:
         SettingsError: If a setting is unknown or cannot be what it is. The message names it.
     """
-    parsers = {**_PARSERS, **dict.fromkeys(_DURATIONS, parse_duration)}
     servers = []
     for name, value in _entries(given):
         try:
             settings = {"url": value} if isinstance(value, str) else value
-            servers.append(_server(name, settings, parsers))
+            servers.append(_server(name, settings))
         except SettingsError as error:
             raise SettingsError(f"{name}: {error}") from error
+    for server in servers:
+        check_backend_name(server.name)
     return tuple(servers)
 
 
@@ -106,18 +105,18 @@ def _entries(given: str | Mapping[str, Any]) -> list[tuple[str, Any]]:
     return list(entries.items())
 
 
-def _server(name: str, given: Any, parsers: Mapping[str, Callable[[Any], Any]]) -> OpenAIServer:
+def _server(name: str, given: Any) -> OpenAIServer:
     if not isinstance(given, Mapping):
         raise SettingsError("expected a URL or a mapping")
     read = {str(key).replace("-", "_"): value for key, value in given.items()}
-    if unknown := sorted(read.keys() - parsers.keys()):
-        known = ", ".join(parsers)
+    if unknown := sorted(read.keys() - _PARSERS.keys()):
+        known = ", ".join(_PARSERS)
         raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {known}")
     options: dict[str, Any] = {}
     for key, value in read.items():
         if value is not None:
             try:
-                options[key] = parsers[key](value)
+                options[key] = _PARSERS[key](value)
             except SettingsError as error:
                 raise SettingsError(f"{key}: {error}") from error
     key_variable = options.pop("api_key_env", None)
@@ -250,6 +249,8 @@ def _body(value: Any) -> dict[str, Any]:
     return body
 
 
+_DURATIONS = ("connect_timeout", "timeout")
+"""The settings that are durations."""
 _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "url": _text,
     "command": _command,
@@ -263,7 +264,6 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "ready_path": _path,
     "parameters": _parameters,
     "body": _body,
+    **dict.fromkeys(_DURATIONS, parse_duration),
 }
 """The settings of a server, and how each value is read."""
-_DURATIONS = ("connect_timeout", "timeout")
-"""Those that are durations, which are read as all others of the service are."""

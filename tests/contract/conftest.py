@@ -23,8 +23,9 @@ from localplane_gateway.server import serving
 from localplane_gateway.settings import GatewaySettings
 from localplane_gateway.upstream import UpstreamAuthenticator, open_channel
 from localplane_server.app import App, running
-from localplane_server.config import Endpoint, Settings
+from localplane_server.config import Settings
 from localplane_server.listening import bound_socket
+from localplane_server.setting_values import Endpoint
 from localplane_server.supervision.keeper_handle import start_keeper
 from localplane_server.supervision.programs import (
     BackendProgram,

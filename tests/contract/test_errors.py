@@ -19,7 +19,7 @@ from contract.surface import METHODS, good_request
 from contract.transports import _error
 from contract.walk import LONGEST_SECONDS, Walk
 from localplane_server.app import App
-from localplane_server.config import MEBIBYTE
+from localplane_server.setting_values import MEBIBYTE
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("unharmed")]
 

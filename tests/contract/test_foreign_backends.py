@@ -17,7 +17,7 @@ from foreign import external, install
 from localplane.v1 import backend_pb2 as b
 from localplane.v1 import backend_service_pb2 as pb
 from localplane.v1 import inference_service_pb2, model_service_pb2, system_service_pb2
-from localplane_server.config import Endpoint, ExternalSetting
+from localplane_server.setting_values import Endpoint, ExternalSetting
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -23,7 +23,7 @@ from contract.surface import (
     json_name,
 )
 from contract.walk import Walk
-from localplane_server.config import MEBIBYTE
+from localplane_server.setting_values import MEBIBYTE
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("unharmed")]
 

@@ -15,7 +15,7 @@ from contract.transports import CallError, Transport
 from localplane.v1 import backend_pb2 as b
 from localplane.v1 import backend_service_pb2 as pb
 from localplane.v1 import inference_service_pb2
-from localplane_server.config import MemoryBudget
+from localplane_server.setting_values import MemoryBudget
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -20,7 +20,8 @@ from localplane_gateway.document import load_document
 from localplane_gateway.page.examples import Place, make_examples
 from localplane_server import __version__
 from localplane_server.app import App, running
-from localplane_server.config import Endpoint, Settings
+from localplane_server.config import Settings
+from localplane_server.setting_values import Endpoint
 from localplane_server.supervision.keeper_handle import start_keeper
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

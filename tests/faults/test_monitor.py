@@ -27,9 +27,10 @@ from localplane.v1 import (
     inference_service_pb2_grpc,
 )
 from localplane_server.app import App, running
-from localplane_server.config import Endpoint, Settings
+from localplane_server.config import Settings
 from localplane_server.resources import device_uses
 from localplane_server.scheduling import monitor
+from localplane_server.setting_values import Endpoint
 from localplane_server.supervision.keeper_handle import start_keeper
 from localplane_server.supervision.programs import BackendProgram, BackendPrograms
 

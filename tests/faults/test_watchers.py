@@ -20,9 +20,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from localplane.v1 import backend_service_pb2, backend_service_pb2_grpc, watch_pb2
 from localplane_client import AsyncClient
 from localplane_server.app import App, running
-from localplane_server.config import Endpoint, Settings
+from localplane_server.config import Settings
 from localplane_server.scheduling.actor import BackendSnapshot, BackendState
 from localplane_server.scheduling.backend_feed import SeenBackend
+from localplane_server.setting_values import Endpoint
 from localplane_server.supervision.keeper_handle import start_keeper
 from served import Served, served
 

@@ -13,7 +13,7 @@ import click
 import pytest
 import yaml
 
-from localplane_server import config
+from localplane_server import config, setting_values
 from localplane_server.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -164,7 +164,7 @@ class TestContainerfile:
             for word in shlex.split(text)
         )["LOCALPLANE_HTTP_LISTEN"]
 
-        assert config.parse_endpoint(listens).port == int(port)
+        assert setting_values.parse_endpoint(listens).port == int(port)
         assert path in yaml.safe_load((ROOT / "gateway" / "openapi.yaml").read_text())["paths"]
 
     def test_user(self) -> None:

@@ -16,12 +16,13 @@ from pathlib import Path
 import psutil
 
 from localplane_server.cli.text import size
-from localplane_server.config import Endpoint, Settings
+from localplane_server.config import Settings
 from localplane_server.errors import AddressTakenError, SettingsError, StartupError
 from localplane_server.listening import check_free, listener_of
 from localplane_server.models.catalog import ModelCatalog
 from localplane_server.openai_servers import OpenAIServer
 from localplane_server.rpc.access import read_keys
+from localplane_server.setting_values import Endpoint
 from localplane_server.supervision.programs import (
     BackendProgram,
     BackendPrograms,

@@ -15,7 +15,7 @@ from localplane_gateway.app import build_app
 from localplane_gateway.server import serving
 from localplane_gateway.settings import GatewaySettings
 from localplane_gateway.upstream import UpstreamAuthenticator, open_channel
-from localplane_server import config
+from localplane_server import setting_values
 from localplane_server.errors import SettingsError, StartupError
 from localplane_server.events import Events, RequestFinished
 from localplane_server.listening import bound_socket
@@ -57,22 +57,22 @@ def gateway(
     the server asks for a key.
     """
     try:
-        access_log = set_up_logging(config.parse_log_format(log_format), debug=False)
+        access_log = set_up_logging(setting_values.parse_log_format(log_format), debug=False)
         settings = GatewaySettings(
-            allowed_hosts=frozenset(config.parse_words(given["allow_host"] or "")),
-            allowed_origins=frozenset(config.parse_words(given["allow_origin"] or "")),
+            allowed_hosts=frozenset(setting_values.parse_words(given["allow_host"] or "")),
+            allowed_origins=frozenset(setting_values.parse_words(given["allow_origin"] or "")),
             public_url=given["public_url"],
-            max_body_bytes=config.parse_size(given["max_body_size"] or ""),
+            max_body_bytes=setting_values.parse_size(given["max_body_size"] or ""),
             public_methods=frozenset({GET_METRICS} if public_metrics else ()),
         )
         with access_log, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(
                 _serve(
                     upstream,
-                    config.parse_endpoint(http_listen),
+                    setting_values.parse_endpoint(http_listen),
                     settings,
                     access_log,
-                    config.parse_duration(given["shutdown_grace"] or ""),
+                    setting_values.parse_duration(given["shutdown_grace"] or ""),
                 )
             )
     except StartupError as error:
@@ -81,7 +81,7 @@ def gateway(
 
 async def _serve(
     upstream: str,
-    listen: config.Endpoint,
+    listen: setting_values.Endpoint,
     settings: GatewaySettings,
     access_log: AccessLog,
     grace_seconds: float,
@@ -111,7 +111,7 @@ async def _serve(
 
 
 async def _check_asks_for_key(
-    authenticator: UpstreamAuthenticator, upstream: str, listen: config.Endpoint
+    authenticator: UpstreamAuthenticator, upstream: str, listen: setting_values.Endpoint
 ) -> None:
     try:
         is_open = await authenticator.is_open()

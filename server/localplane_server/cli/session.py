@@ -22,8 +22,8 @@ from localplane_client.errors import NOT_REACHABLE
 from localplane_client.target import api_key_from, checked_target, target_from
 from localplane_server import errors
 from localplane_server.cli.text import printable
-from localplane_server.config import parse_duration
 from localplane_server.errors import SettingsError
+from localplane_server.setting_values import parse_duration
 
 ERROR, USAGE, UNREACHABLE, NOT_ALLOWED, NOT_FOUND, TRY_AGAIN = 1, 2, 3, 4, 5, 6
 """Exit codes besides 0."""

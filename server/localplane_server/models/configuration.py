@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from localplane_server.config import BACKEND_NAME
 from localplane_server.models.engine_keys import ENGINE_KEYS, EngineValue, Kind
 from localplane_server.models.names import LONGEST_NAME, is_contained
+from localplane_server.setting_values import BACKEND_NAME
 
 LARGEST_FILE = 1024 * 1024
 """Bytes of the largest configuration that is read."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from localplane.v1 import summary_pb2
 from localplane_server import __version__
-from localplane_server.config import Endpoint, Settings
+from localplane_server.config import Settings
 from localplane_server.models.catalog import ModelCatalog
 from localplane_server.p2p.network import Network
 from localplane_server.rpc.access import Keys, Role
@@ -17,6 +17,7 @@ from localplane_server.rpc.installed_backends import installed_to_proto
 from localplane_server.scheduling.actor import BackendState
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
+from localplane_server.setting_values import Endpoint
 from localplane_server.supervision.programs import BackendPrograms
 
 LONGEST_URL = 2048

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from localplane_server.config import Endpoint
 from localplane_server.errors import (
     BackendGoneError,
     LoadFailedError,
@@ -17,6 +16,7 @@ from localplane_server.errors import (
     OverdueError,
     ServerTakenError,
 )
+from localplane_server.setting_values import Endpoint
 from localplane_server.supervision.backend_client import BackendClient
 from localplane_server.supervision.calls import LoadOptions
 from localplane_server.supervision.process_table import Entry

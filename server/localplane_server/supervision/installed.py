@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from localplane_server.config import BACKEND_NAME
+from localplane_server.setting_values import BACKEND_NAME
 from localplane_server.supervision.programs import (
     BackendMetadata,
     BackendProblem,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from localplane_server.config import Endpoint
+from localplane_server.setting_values import Endpoint
 
 LOCALAI_ALIASES: Mapping[str, tuple[str, str]] = {
     "go-llama": ("llama-cpp", ""),

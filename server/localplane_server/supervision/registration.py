@@ -7,8 +7,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from localplane_server.config import Endpoint, ExternalSetting, Settings
+from localplane_server.config import Settings
 from localplane_server.errors import SettingsError
+from localplane_server.setting_values import Endpoint, ExternalSetting
 from localplane_server.supervision.installed import InstalledBackends
 from localplane_server.supervision.openai_programs import openai_programs
 from localplane_server.supervision.programs import (

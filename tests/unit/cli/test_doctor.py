@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from localplane_server.cli import main
 from localplane_server.cli.doctor import _session_with
 from localplane_server.cli.session import Session
-from localplane_server.config import Settings, parse_endpoint
+from localplane_server.config import Settings
+from localplane_server.setting_values import parse_endpoint
 from localplane_server.state.lock import DataDirLock
 
 

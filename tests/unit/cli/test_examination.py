@@ -14,8 +14,9 @@ import pytest
 
 from localplane_server.cli import examination
 from localplane_server.cli.examination import Finding, Verdict, examine, lock_holder
-from localplane_server.config import Endpoint, Settings
+from localplane_server.config import Settings
 from localplane_server.openai_servers import OpenAIServer
+from localplane_server.setting_values import Endpoint
 from localplane_server.state.lock import DataDirLock
 from localplane_server.supervision.programs import BackendProgram, BackendPrograms
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from localplane_server.config import Endpoint
 from localplane_server.errors import BackendNotInstalledError, ExtraNotInstalledError
 from localplane_server.models.configuration import ModelConfig
 from localplane_server.scheduling.starting import BackendStarter
+from localplane_server.setting_values import Endpoint
 from localplane_server.supervision.calls import LoadOptions
 from localplane_server.supervision.programs import (
     BackendProgram,

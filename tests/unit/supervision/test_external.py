@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from foreign import ExternalProcess, external
-from localplane_server.config import Endpoint
 from localplane_server.errors import (
     BackendGoneError,
     LoadFailedError,
     LocalplaneError,
     ServerTakenError,
 )
+from localplane_server.setting_values import Endpoint
 from localplane_server.supervision import external as module
 from localplane_server.supervision.calls import LoadOptions, Prediction
 from localplane_server.supervision.external import ExternalBackend, ExternalServers

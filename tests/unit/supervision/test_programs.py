@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from localplane_server.config import Endpoint
+from localplane_server.setting_values import Endpoint
 from localplane_server.supervision.installed import InstalledBackends
 from localplane_server.supervision.programs import (
     BackendMetadata,
