@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Iterable
 from typing import Any, NamedTuple, TypeVar
@@ -13,11 +12,10 @@ import grpc
 
 from localplane.localai import backend_pb2, backend_pb2_grpc
 from localplane_server import errors
+from localplane_server.supervision.backend_requests import model_options, predict_options
 from localplane_server.supervision.calls import (
-    DEFAULT_TEMPERATURE,
     Answer,
     CallTokens,
-    ChatTurn,
     FinishReason,
     LoadOptions,
     Memory,
@@ -79,9 +77,6 @@ STATES: dict[int, ReportedState] = {
     backend_pb2.StatusResponse.READY: "ready",
     backend_pb2.StatusResponse.ERROR: "error",
 }
-INT32_MAX = 2**31 - 1
-SMALLEST = 1e-9
-"""Stands for a zero that is meant, where the protocol's zero is the backend's default."""
 
 
 class BackendClient:
@@ -156,7 +151,7 @@ class BackendClient:
         Raises:
             LoadFailedError: If the backend says so, with its reason.
         """
-        request = _model_options(options)
+        request = model_options(options)
         try:
             result = await self._call(
                 "load", self._stub.LoadModel(request, metadata=self._metadata)
@@ -170,7 +165,7 @@ class BackendClient:
 
     async def predict(self, prediction: Prediction) -> Answer:
         """Return the whole continuation."""
-        request = self._predict_options(prediction)
+        request = predict_options(prediction, self._identity)
         call = self._stub.Predict(request, metadata=self._metadata)
         reply = await self._call("predict", call)
         text = reply.message.decode("utf-8", "replace")
@@ -197,7 +192,7 @@ class BackendClient:
         The last piece, whose text may be empty, has the counts, the timings and the finish reason.
         Close the iterator to cancel the call.
         """
-        request = self._predict_options(prediction)
+        request = predict_options(prediction, self._identity)
         call = self._stub.PredictStream(request, metadata=self._metadata)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         last = backend_pb2.Reply()
@@ -386,94 +381,6 @@ class BackendClient:
                 return errors.InvalidArgumentError(text, model=self._model)
             case _:
                 return errors.BackendFailedError(text, model=self._model)
-
-    def _predict_options(self, prediction: Prediction) -> backend_pb2.PredictOptions:
-        request = backend_pb2.PredictOptions(
-            Prompt=prediction.prompt,
-            Messages=[_message(turn) for turn in prediction.messages],
-            UseTokenizerTemplate=bool(prediction.messages),
-            Tokens=prediction.max_tokens or 0,
-            Temperature=_or(prediction.temperature, DEFAULT_TEMPERATURE),
-            TopP=_meant(prediction.top_p),
-            TopK=_meant_count(prediction.top_k),
-            MinP=_meant(prediction.min_p),
-            Seed=_seed(prediction.seed),
-            StopPrompts=prediction.stop,
-            FrequencyPenalty=prediction.frequency_penalty,
-            PresencePenalty=prediction.presence_penalty,
-            Penalty=prediction.repeat_penalty or 0,
-            CorrelationId=prediction.correlation_id,
-            ModelIdentity=self._identity,
-        )
-        if prediction.tools:
-            request.Tools = json.dumps(list(prediction.tools), default=dict)
-        if prediction.tool_choice is not None:
-            request.ToolChoice = json.dumps(prediction.tool_choice, default=dict)
-        if prediction.response_format is not None:
-            request.Metadata["response_format"] = json.dumps(
-                prediction.response_format, default=dict
-            )
-        return request
-
-
-def _model_options(options: LoadOptions) -> backend_pb2.ModelOptions:
-    request = backend_pb2.ModelOptions(
-        Model=options.model,
-        ModelFile=options.model_file,
-        ModelPath=options.models_path,
-        ContextSize=options.context_size,
-        NBatch=options.batch,
-        Threads=options.threads,
-        NGPULayers=options.gpu_layers,
-        Seed=options.seed,
-        F16Memory=options.f16,
-        MMap=options.mmap,
-        MLock=options.mlock,
-        Embeddings=options.embeddings,
-        FlashAttention=options.flash_attention,
-        CacheTypeKey=options.cache_type_key,
-        CacheTypeValue=options.cache_type_value,
-        RopeFreqBase=options.rope_freq_base,
-        RopeFreqScale=options.rope_freq_scale,
-        MMProj=options.mmproj,
-        DraftModel=options.draft_model,
-        Type=options.type,
-        Options=options.options,
-    )
-    request.MergeFrom(backend_pb2.ModelOptions(**dict(options.further)))
-    return request
-
-
-def _message(turn: ChatTurn) -> backend_pb2.Message:
-    return backend_pb2.Message(
-        role=turn.role,
-        content=turn.content,
-        name=turn.name,
-        tool_call_id=turn.tool_call_id,
-        reasoning_content=turn.reasoning,
-        tool_calls=json.dumps(list(turn.tool_calls), default=dict) if turn.tool_calls else "",
-    )
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
-
-
-def _meant(value: float | None) -> float:
-    return 0.0 if value is None else max(value, SMALLEST)
-
-
-def _meant_count(value: int | None) -> int:
-    if value is None:
-        return 0
-    return value if value > 0 else INT32_MAX
-
-
-def _seed(seed: int | None) -> int:
-    if seed is None or seed < 0:
-        return 0
-    # The protocol's zero draws a seed. The greatest number stands in, so that 0 is repeatable too.
-    return seed or INT32_MAX
 
 
 def _piece(reply: backend_pb2.Reply, text: str) -> Piece:

@@ -28,30 +28,14 @@ class LoadOptions:
     """Threads to compute with."""
     gpu_layers: int = 0
     """Layers to put on devices."""
-    seed: int = 0
-    """Of predictions that bring none. Zero draws one for each."""
     f16: bool = False
     """Whether the key-value cache is to hold 16-bit numbers."""
     mmap: bool = True
     """Whether to map the file instead of reading it."""
-    mlock: bool = False
-    """Whether to pin the model's memory."""
     embeddings: bool = False
     """Whether the model is to embed instead of generating."""
     flash_attention: str = ""
     """`on`, `off` or `auto`."""
-    cache_type_key: str = ""
-    """Number format of the keys in the cache."""
-    cache_type_value: str = ""
-    """Number format of the values in the cache."""
-    rope_freq_base: float = 0.0
-    """Base frequency of RoPE."""
-    rope_freq_scale: float = 0.0
-    """Scale of RoPE frequencies."""
-    mmproj: str = ""
-    """Absolute path of a multimodal projector."""
-    draft_model: str = ""
-    """Absolute path of a draft model."""
     type: str = ""
     """Kind of model, of backends that serve several."""
     options: tuple[str, ...] = ()
