@@ -1,4 +1,7 @@
-"""The command line against a service, as people and programs use it."""
+"""The command line against a service, as people and programs use it.
+
+One module, longer than others: its tests share one service, whose start takes longer than most of them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The llama backend as a program, with the tiny model and, where it is at hand, with a real one."""
+"""The llama backend as a program, with the tiny model and, where it is at hand, with a real one.
+
+One module, longer than others: its tests share one process that has the model loaded.
+"""
 
 from __future__ import annotations
 

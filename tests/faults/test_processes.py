@@ -1,4 +1,7 @@
-"""Real processes, and every death that can befall them or those that watch them."""
+"""Real processes, and every death that can befall them or those that watch them.
+
+One module, longer than others: each death is tried on the same trees of processes, through the same fixtures.
+"""
 
 from __future__ import annotations
 
