@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -40,6 +41,8 @@ _CUTS = {
 """What became of a model, for those whose calls that cut."""
 SWEEP_SECONDS = 2.0
 """How long what a dead backend left behind may take to end before it is killed."""
+LEAST_END_SECONDS = 1.0
+"""How long a backend may take to end where its calls have used up the grace period."""
 
 
 class BackendState(enum.Enum):
@@ -129,6 +132,8 @@ class ModelActor:
         self._idle = asyncio.Event()
         self._idle.set()
         self._end_seconds: float | None = None
+        self._end_by = math.inf
+        self._is_ending = False
         self._in_flight = 0
         self._failed_before = False
         self._restarts = 0
@@ -391,22 +396,29 @@ class ModelActor:
     ) -> asyncio.Task[StopReport]:
         """Begin to stop the backend. From now on no call is admitted.
 
-        Callers share one stop; the shortest of their grace periods counts, and the last of the causes.
+        Callers share one stop; the shortest of their grace periods counts, and the last of the causes. Who asks for a
+        stop has the backend gone by the end of the grace period, but for `LEAST_END_SECONDS`; one that has to go for
+        other causes may take its time to end.
 
         Raises:
             ModelNotLoadedError: If there is nothing to stop.
         """
         until = time.monotonic() + (0.0 if force else grace_seconds)
+        end_by = until if cause is StopCause.REQUEST else math.inf
         if self._stop is None:
             if self._state in (BackendState.STOPPED, BackendState.FAILED):
                 raise ModelNotLoadedError(self.model.name)
             self._drain_until = until
+            self._end_by = end_by
             self._state = BackendState.STOPPING
             self._stop = self._run(self._run_stop())
             self._events.emit(self._change)
-        elif until < self._drain_until:
-            self._drain_until = until
+        else:
+            self._drain_until = min(until, self._drain_until)
             self._hurry.set()
+            if end_by < self._end_by:
+                self._end_by = end_by
+                self._hurry_end()
         self._cause = cause
         return self._stop
 
@@ -418,6 +430,7 @@ class ModelActor:
             end_seconds: How long the backend may take to end after that, before it is killed.
         """
         self._end_seconds = end_seconds
+        self._hurry_end()
         if self._state not in (BackendState.STOPPED, BackendState.FAILED):
             await self.stop(force=False, grace_seconds=grace_seconds, cause=StopCause.SHUTDOWN)
 
@@ -430,14 +443,18 @@ class ModelActor:
             if self._load is not None:
                 load = self._load
                 load.cancel()
+                self._is_ending = True
+                self._hurry_end()
                 await asyncio.wait((load,))
             elif self._backend is not None:
                 await self._drain()
                 cut = self._in_flight
+                self._is_ending = True
                 freed = await self._backend.stop(
-                    cut_calls=cut > 0, within_seconds=self._end_seconds
+                    cut_calls=cut > 0, within_seconds=self._end_within()
                 )
         finally:
+            self._is_ending = False
             self._backend = None
             self._loaded_at = None
             self._state = BackendState.STOPPED
@@ -456,6 +473,20 @@ class ModelActor:
             )
             self._listener.gone(self.model.name)
         return StopReport(seconds=seconds, freed_bytes=freed, cut_calls=cut)
+
+    def _end_within(self) -> float | None:
+        """Return how long the backend may take to end from now on, or None for as long as it may at most."""
+        if self._end_seconds is not None:
+            return self._end_seconds
+        if self._end_by == math.inf:
+            return None
+        return max(LEAST_END_SECONDS, self._end_by - time.monotonic())
+
+    def _hurry_end(self) -> None:
+        """Have a backend that is ending already end by what holds now."""
+        within = self._end_within()
+        if self._is_ending and self._backend is not None and within is not None:
+            self._run(self._backend.hurry(within))
 
     async def _drain(self) -> None:
         """Wait until no call is in flight, or the grace period, which may get shorter, is over."""

@@ -35,6 +35,8 @@ TERM_SECONDS = 15.0
 """How long a backend may take to end by itself before it is killed."""
 LOG_LINES = 8
 """Lines of the log that an error carries."""
+UNREADY_SECONDS = 2.0
+"""How long a program that never answered may take to end before it is killed: it has nothing to put away."""
 BIND_ATTEMPTS = 3
 """How many ports are tried when somebody else takes the reserved one first."""
 
@@ -109,6 +111,10 @@ class ProcessBackend(RunningBackend):
             finally:
                 await self.client.close()
         return freed
+
+    async def hurry(self, within_seconds: float) -> None:
+        """End its processes within so many seconds, whether or not it has freed its model by then."""
+        await self.process.stop(term_seconds=min(TERM_SECONDS, within_seconds / 2))
 
     async def _proportional_memory(self) -> int | None:
         try:
@@ -193,15 +199,15 @@ class BackendLauncher:
         try:
             if not await self._wait_for_answer(backend):
                 if process.exited.done() and _is_taken(port):
-                    await backend.stop(free=False)
+                    await backend.stop(free=False, within_seconds=UNREADY_SECONDS)
                     return None
                 cause = backend.ended() if process.exited.done() else "it does not answer"
                 raise await backend.load_error(cause)
             if not await asyncio.to_thread(_listens, process, port):
-                await backend.stop(free=False)
+                await backend.stop(free=False, within_seconds=UNREADY_SECONDS)
                 return None
         except BaseException:
-            await completed(backend.stop(free=False))
+            await completed(backend.stop(free=False, within_seconds=UNREADY_SECONDS))
             raise
         return backend
 

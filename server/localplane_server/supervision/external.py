@@ -123,6 +123,9 @@ class ExternalBackend(RunningBackend):
                     self._exited.set_result("it was stopped here")
                 self._servers.release(self)
 
+    async def hurry(self, within_seconds: float) -> None:
+        """Go on as before: to be asked to free a model takes a few seconds at most."""
+
     async def _watch_connection(self) -> None:
         lost = asyncio.ensure_future(self.client.disconnected())
         failed = 0

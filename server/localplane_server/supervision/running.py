@@ -93,6 +93,10 @@ class RunningBackend(ABC):
                 and to end by itself.
         """
 
+    @abstractmethod
+    async def hurry(self, within_seconds: float) -> None:
+        """Have a stop that is going on be over within so many seconds."""
+
     async def load(self, options: LoadOptions) -> None:
         """Load the model, however long that takes.
 

@@ -27,14 +27,20 @@ class FakeBackend:
         self.may_stop.set()
         self.is_stopping = False
         self.stops: list[bool] = []
+        self.limits: list[float | None] = []
 
     async def stop(
         self, *, free: bool = True, cut_calls: bool = False, within_seconds: float | None = None
     ) -> int:
         self.is_stopping = True
         self.stops.append(free)
+        self.limits.append(within_seconds)
         await self.may_stop.wait()
         return 1000
+
+    async def hurry(self, within_seconds: float) -> None:
+        self.limits.append(within_seconds)
+        self.may_stop.set()
 
     def tree_in(self, table: object) -> list[int]:
         return []

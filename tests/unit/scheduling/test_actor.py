@@ -298,6 +298,44 @@ class TestStop:
 
         assert 1 == (await patient).cut_calls
 
+    @pytest.mark.parametrize(
+        ("options", "least", "most"),
+        [
+            ({"grace_seconds": 20.0}, 19.0, 20.0),
+            ({"grace_seconds": 0.0}, 1.0, 1.0),
+            ({"force": True}, 1.0, 1.0),
+        ],
+    )
+    async def test_ends_within_the_grace_period(
+        self, stage: Stage, options: dict[str, Any], least: float, most: float
+    ) -> None:
+        """Who asks for a stop has the backend gone by the end of the grace period, or a second later."""
+        await stage.load()
+        await stage.stop(**options)
+
+        [limit] = stage.backend.limits
+        assert limit is not None
+        assert least <= limit <= most
+
+    async def test_takes_its_time_for_others(self, stage: Stage) -> None:
+        """What has to go for another model is not killed for taking as long as any backend may."""
+        await stage.load()
+        await stage.stop(force=True, cause=StopCause.CAPACITY)
+
+        assert [None] == stage.backend.limits
+
+    @pytest.mark.parametrize("cause", [StopCause.REQUEST, StopCause.CAPACITY])
+    async def test_force_hurries_an_end_under_way(self, stage: Stage, cause: StopCause) -> None:
+        """Force counts for a backend that is already ending, and takes its time over it."""
+        await stage.load()
+        stage.backend.may_stop.clear()
+        patient = asyncio.create_task(stage.stop(grace_seconds=3600.0, cause=cause))
+        await settle()
+        await stage.stop(force=True)
+
+        assert 1.0 == stage.backend.limits[-1]
+        assert 0 == (await patient).cut_calls
+
     async def test_caller_that_goes_away(self, stage: Stage) -> None:
         """The stop goes on without whoever asked for it."""
         await stage.load()

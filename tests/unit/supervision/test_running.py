@@ -40,6 +40,8 @@ class Talker(RunningBackend):
         self, *, free: bool = True, cut_calls: bool = False, within_seconds: float | None = None
     ) -> None: ...
 
+    async def hurry(self, within_seconds: float) -> None: ...
+
 
 async def test_last_words() -> None:
     """They are told without the folders and the secrets that callers need not know, whatever they are told for."""
