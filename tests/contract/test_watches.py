@@ -21,8 +21,8 @@ from localplane.v1 import token_metrics_service_pb2 as tpb
 from localplane.v1 import watch_pb2 as w
 from localplane_server.app import App
 from localplane_server.scheduling import monitor
-from localplane_server.scheduling.actor import BackendSnapshot, BackendState
 from localplane_server.scheduling.backend_feed import SeenBackend
+from localplane_server.scheduling.snapshots import BackendSnapshot, BackendState
 from localplane_server.watching import feed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

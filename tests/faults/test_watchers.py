@@ -21,8 +21,8 @@ from localplane.v1 import backend_service_pb2, backend_service_pb2_grpc, watch_p
 from localplane_client import AsyncClient
 from localplane_server.app import App, running
 from localplane_server.config import Settings
-from localplane_server.scheduling.actor import BackendSnapshot, BackendState
 from localplane_server.scheduling.backend_feed import SeenBackend
+from localplane_server.scheduling.snapshots import BackendSnapshot, BackendState
 from localplane_server.setting_values import Endpoint
 from localplane_server.supervision.keeper_handle import start_keeper
 from served import Served, served

@@ -9,7 +9,7 @@ from typing import Protocol
 from localplane_server import events
 from localplane_server.metrics.families import Readings
 from localplane_server.metrics.registry import MetricsRegistry
-from localplane_server.scheduling.actor import BackendSnapshot, BackendState
+from localplane_server.scheduling.snapshots import BackendSnapshot, BackendState
 from localplane_server.supervision.sampling import TreeSample
 
 LOAD_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0, 600.0)

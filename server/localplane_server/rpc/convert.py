@@ -19,8 +19,8 @@ from localplane.v1 import (
 from localplane_server.errors import InvalidArgumentError
 from localplane_server.models.configuration import ModelConfig, Sampling
 from localplane_server.resources.figures import AcceleratorFigures, Resources, Source, Vendor
-from localplane_server.scheduling.actor import BackendSnapshot, BackendState
 from localplane_server.scheduling.scheduler import StopOutcome
+from localplane_server.scheduling.snapshots import BackendSnapshot, BackendState
 from localplane_server.supervision.calls import ChatTurn, ToolCallPiece
 from localplane_server.supervision.sampling import TreeSample
 

@@ -15,8 +15,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 from localplane_server import events
 from localplane_server.errors import LocalplaneError
 from localplane_server.models.catalog import ModelCatalog
-from localplane_server.scheduling.actor import BackendState
 from localplane_server.scheduling.scheduler import Scheduler
+from localplane_server.scheduling.snapshots import BackendState
 from localplane_server.watching.signal import Signal
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -14,9 +14,9 @@ from localplane_server.rpc.access import Keys, Role
 from localplane_server.rpc.convert import backend_to_proto, model_to_proto
 from localplane_server.rpc.http_facts import BASE_URL
 from localplane_server.rpc.installed_backends import installed_to_proto
-from localplane_server.scheduling.actor import BackendState
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
+from localplane_server.scheduling.snapshots import BackendState
 from localplane_server.setting_values import Endpoint
 from localplane_server.supervision.programs import BackendPrograms
 

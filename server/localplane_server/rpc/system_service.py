@@ -12,8 +12,8 @@ from localplane_server.readiness import Readiness
 from localplane_server.resources.inventory import Inventory
 from localplane_server.rpc.convert import resources_to_proto
 from localplane_server.rpc.summary import Summaries
-from localplane_server.scheduling.actor import BackendState
 from localplane_server.scheduling.scheduler import Scheduler
+from localplane_server.scheduling.snapshots import BackendState
 from localplane_server.supervision.programs import BackendPrograms
 
 OK = httpbody_pb2.HttpBody(content_type="text/plain; charset=utf-8", data=b"OK")

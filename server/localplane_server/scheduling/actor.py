@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import math
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from localplane_server import events
@@ -24,6 +22,7 @@ from localplane_server.errors import (
 )
 from localplane_server.models.configuration import ModelConfig
 from localplane_server.scheduling.causes import StopCause
+from localplane_server.scheduling.snapshots import BackendSnapshot, BackendState, StopReport
 from localplane_server.scheduling.surroundings import LifeListener, RunTask, StartBackend
 from localplane_server.supervision.backend_client import BackendClient
 from localplane_server.supervision.running import DEATH_SECONDS, RunningBackend, quoting
@@ -43,58 +42,6 @@ SWEEP_SECONDS = 2.0
 """How long what a dead backend left behind may take to end before it is killed."""
 LEAST_END_SECONDS = 1.0
 """How long a backend may take to end where its calls have used up the grace period."""
-
-
-class BackendState(enum.Enum):
-    """Where a backend is in its life."""
-
-    STOPPED = "stopped"
-    STARTING = "starting"
-    LOADING = "loading"
-    READY = "ready"
-    BUSY = "busy"
-    STOPPING = "stopping"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendSnapshot:
-    """A backend, as last observed."""
-
-    model: str
-    """Name of the model."""
-    backend: str
-    """Name of the backend."""
-    state: BackendState
-    """Where it is in its life."""
-    pid: int | None
-    """Its process. None when it has none."""
-    in_flight: int
-    """Calls in flight."""
-    last_error: str | None
-    """Why it last failed. None when it has not."""
-    restarts: int
-    """How often it was started again after a failure."""
-    loaded_at: datetime | None
-    """When the model became ready. None when it is not loaded."""
-    last_used: datetime | None
-    """When the last call ended."""
-    waiting: int = 0
-    """Calls and loads that wait for it to be ready."""
-    cooldown_until: datetime | None = None
-    """Until when calls do not load it, since it failed again and again. None when it has not."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopReport:
-    """What a stop did."""
-
-    seconds: float
-    """How long it took."""
-    freed_bytes: int | None
-    """Memory that came back. None when it could not be read."""
-    cut_calls: int
-    """Calls in flight that were cut."""
 
 
 class ModelActor:

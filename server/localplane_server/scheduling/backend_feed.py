@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from localplane_server import events
-from localplane_server.scheduling.actor import BackendSnapshot
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
+from localplane_server.scheduling.snapshots import BackendSnapshot
 from localplane_server.supervision.sampling import TreeSample
 from localplane_server.watching.feed import Feed
 from localplane_server.watching.gathering import Gathering

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from itertools import count
 
-from localplane_server.scheduling import places
+from localplane_server.scheduling import due, places
 from localplane_server.scheduling.causes import StopCause
 from localplane_server.scheduling.decisions import (
     Admit,
@@ -74,11 +74,18 @@ class Core:
 
     def overdue(self, now: float) -> list[str]:
         """Return the models whose loads should have ended by now, one way or the other."""
-        return [one.name for one in self._records.values() if now >= self._overdue_at(one)]
+        return [
+            one.name for one in self._records.values() if now >= due.overdue_at(one, self.limits)
+        ]
 
     def next_wake(self, now: float) -> float:
         """Return when `tick` has something to do, if nothing else happens before. Infinite: never."""
-        return min((self._plan_wake, *(self._wake_of(one, now) for one in self._records.values())))
+        return min(
+            (
+                self._plan_wake,
+                *(due.wake_of(one, self.limits, now) for one in self._records.values()),
+            )
+        )
 
     # What is known of models
 
@@ -310,15 +317,19 @@ class Core:
                 decided.append(self._refuse(ticket, Refusal.CAPACITY, retry, self._taken_by()))
 
     def _limit(self, one: ModelRecord, now: float, decided: Decisions) -> None:
-        if one.phase is Phase.LOADING and not one.is_given_up and now >= self._load_until(one):
+        if (
+            one.phase is Phase.LOADING
+            and not one.is_given_up
+            and now >= due.load_until(one, self.limits)
+        ):
             one.is_given_up = True
             seconds = self.limits.load_seconds
             if now - one.moved < seconds:
                 seconds = self.limits.longest_load_seconds
             decided.append(GiveUpLoad(one.name, seconds))
-        elif one.phase is Phase.READY and now >= self._busy_until(one):
+        elif one.phase is Phase.READY and now >= due.busy_until(one, self.limits):
             decided.append(self._stop(one, StopCause.BUSY))
-        elif one.phase is Phase.READY and now >= self._idle_until(one):
+        elif one.phase is Phase.READY and now >= due.idle_until(one, self.limits):
             decided.append(self._stop(one, StopCause.IDLE))
 
     def _place(self, now: float, decided: Decisions) -> None:
@@ -419,36 +430,3 @@ class Core:
         busy = sum(1 for one in holders if one.in_flight)
         pinned = sum(1 for one in holders if one.is_pinned)
         return f"{len(holders)} loaded, {busy} of them in use, {pinned} pinned"
-
-    # Times
-
-    def _wake_of(self, one: ModelRecord, now: float) -> float:
-        overdue_at = self._overdue_at(one)
-        # What is overdue already stays so until something happens.
-        wake = overdue_at if overdue_at > now else math.inf
-        if one.phase is Phase.LOADING and not one.is_given_up:
-            wake = min(wake, self._load_until(one))
-        if one.phase is Phase.READY:
-            wake = min(wake, self._busy_until(one), self._idle_until(one))
-        is_loading = one.phase in (Phase.STARTING, Phase.LOADING)
-        for ticket in one.waiting:
-            wake = min(wake, ticket.deadline if is_loading else ticket.queue_until)
-        return wake
-
-    def _load_until(self, one: ModelRecord) -> float:
-        longest = one.began + self.limits.longest_load_seconds
-        return min(one.moved + self.limits.load_seconds, longest)
-
-    def _overdue_at(self, one: ModelRecord) -> float:
-        if one.phase is Phase.STARTING:
-            return one.began + self.limits.start_seconds + self.limits.overdue_seconds
-        if one.phase is Phase.LOADING:
-            return self._load_until(one) + self.limits.overdue_seconds
-        return math.inf
-
-    def _busy_until(self, one: ModelRecord) -> float:
-        return one.busy_since + self.limits.busy_seconds if one.in_flight else math.inf
-
-    def _idle_until(self, one: ModelRecord) -> float:
-        is_idle = not one.in_flight and not one.is_pinned and not one.waiting
-        return one.last_used + self.limits.idle_seconds if is_idle else math.inf

@@ -16,9 +16,10 @@ from localplane_server.errors import (
     ModelNotLoadedError,
     OverdueError,
 )
-from localplane_server.scheduling.actor import BackendSnapshot, BackendState, ModelActor
+from localplane_server.scheduling.actor import ModelActor
 from localplane_server.scheduling.scheduler import Scheduler
 from localplane_server.scheduling.self_reports import OwnWord, SelfReports
+from localplane_server.scheduling.snapshots import BackendSnapshot, BackendState
 from localplane_server.supervision import process_table
 from localplane_server.supervision.calls import Memory
 from localplane_server.supervision.devices import (

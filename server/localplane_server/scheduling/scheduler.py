@@ -23,12 +23,7 @@ from localplane_server.models.catalog import ModelCatalog
 from localplane_server.models.configuration import ModelConfig
 from localplane_server.readiness import Readiness
 from localplane_server.scheduling import progress
-from localplane_server.scheduling.actor import (
-    BackendSnapshot,
-    BackendState,
-    ModelActor,
-    StopReport,
-)
+from localplane_server.scheduling.actor import ModelActor
 from localplane_server.scheduling.causes import StopCause
 from localplane_server.scheduling.core import Core, Decisions
 from localplane_server.scheduling.decisions import (
@@ -43,6 +38,7 @@ from localplane_server.scheduling.decisions import (
 )
 from localplane_server.scheduling.limits import Limits, needed_bytes
 from localplane_server.scheduling.refusals import error_of
+from localplane_server.scheduling.snapshots import BackendSnapshot, BackendState, StopReport
 from localplane_server.scheduling.surroundings import RunTask, StartBackend
 from localplane_server.supervision.backend_client import BackendClient
 

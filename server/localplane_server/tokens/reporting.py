@@ -8,8 +8,8 @@ from datetime import datetime
 
 from localplane_server.errors import LocalplaneError, ModelNotFoundError, ModelNotLoadedError
 from localplane_server.models.catalog import ModelCatalog
-from localplane_server.scheduling.actor import BackendState
 from localplane_server.scheduling.scheduler import Scheduler
+from localplane_server.scheduling.snapshots import BackendState
 from localplane_server.supervision.calls import SlotMetrics
 from localplane_server.tokens.accounting import SlotAccount, TokenAccounting
 from localplane_server.tokens.counts import TokenCounts

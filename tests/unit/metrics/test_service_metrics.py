@@ -22,7 +22,7 @@ from localplane_server.metrics import loop_lag
 from localplane_server.metrics.calls import localai_path
 from localplane_server.metrics.families import MOST_DISTRIBUTIONS, MOST_SERIES
 from localplane_server.metrics.service_metrics import KEEP_SECONDS, ServiceMetrics, refuse
-from localplane_server.scheduling.actor import BackendSnapshot, BackendState
+from localplane_server.scheduling.snapshots import BackendSnapshot, BackendState
 from localplane_server.supervision.sampling import TreeSample
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"

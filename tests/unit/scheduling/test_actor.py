@@ -19,8 +19,9 @@ from localplane_server.errors import (
     NotReadyError,
 )
 from localplane_server.models.configuration import ModelConfig
-from localplane_server.scheduling.actor import BackendState, ModelActor, StopReport
+from localplane_server.scheduling.actor import ModelActor
 from localplane_server.scheduling.causes import StopCause
+from localplane_server.scheduling.snapshots import BackendState, StopReport
 from localplane_server.scheduling.tasks import DetachedTasks
 from unit.scheduling.fake_backends import FakeBackend, FakeStart, settle
 

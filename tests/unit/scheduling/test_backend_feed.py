@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from localplane_server import events
-from localplane_server.scheduling.actor import BackendSnapshot, BackendState
 from localplane_server.scheduling.backend_feed import BackendFeed
+from localplane_server.scheduling.snapshots import BackendSnapshot, BackendState
 
 
 class Backends:

@@ -27,9 +27,9 @@ from localplane_server.errors import (
 from localplane_server.models.catalog import ModelCatalog
 from localplane_server.models.configuration import ModelConfig
 from localplane_server.readiness import Readiness
-from localplane_server.scheduling.actor import BackendState
 from localplane_server.scheduling.limits import Limits
 from localplane_server.scheduling.scheduler import Scheduler
+from localplane_server.scheduling.snapshots import BackendState
 from localplane_server.scheduling.tasks import DetachedTasks
 from unit.scheduling.fake_backends import FakeBackend, FakeStart, settle
 
