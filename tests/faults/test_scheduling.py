@@ -61,6 +61,11 @@ def state(service: Served, model: str) -> str | None:
     return next((one["state"] for one in backends if one["model"] == model), None)
 
 
+def in_flight(service: Served, model: str) -> int:
+    backends = service.get("/api/backends").json()["backends"]
+    return sum(one["in_flight"] for one in backends if one["model"] == model)
+
+
 def metric(service: Served, name: str, **labels: str) -> float:
     for line in service.get("/metrics").text.splitlines():
         if line.startswith(name) and all(
@@ -170,7 +175,7 @@ def test_stuck_with_clients(folder: Path, background: Background) -> None:
         alone = time.monotonic() - began
         stop(service, "other")
         stuck = [background.pool.submit(complete, service, "stuck") for _ in range(8)]
-        wait_until(lambda: state(service, "stuck") == "busy")
+        wait_until(lambda: in_flight(service, "stuck") == len(stuck))
         began = time.monotonic()
         stopping = background.pool.submit(stop, service, "stuck", grace_seconds=1.0)
         service.load("other")
