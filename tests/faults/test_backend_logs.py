@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import signal
 import subprocess
@@ -175,10 +176,10 @@ class TestFullDisk:
         )
         await written(path, "1")
         filler = fill(small_disk)
-        size = -1
-        while size != path.stat().st_size:  # the last page of the file has room still
-            size = path.stat().st_size
-            await asyncio.sleep(0.1)
+        warden = warden_of(process)
+        read_before = warden.io_counters().read_chars
+        # The last page of the file has room still; more than that was not written.
+        await until(lambda: warden.io_counters().read_chars - read_before > 2 * mmap.PAGESIZE)
         assert process.tree() == [process.pid]
 
         filler.unlink()
