@@ -8,9 +8,13 @@
     ├── UnauthenticatedError            UNAUTHENTICATED
     ├── PermissionDeniedError           FORBIDDEN
     ├── NotFoundError
+    │   ├── GalleryNotFoundError        GALLERY_NOT_FOUND
     │   ├── MetricsDisabledError        METRICS_DISABLED
+    │   ├── ModelNotInGalleryError      MODEL_NOT_IN_GALLERY
     │   ├── ModelNotFoundError          MODEL_NOT_FOUND
     │   └── ModelNotLoadedError         MODEL_NOT_LOADED
+    ├── ConflictError                   ALREADY_EXISTS
+    │   └── GalleryExistsError          ALREADY_EXISTS
     ├── FailedPreconditionError
     │   ├── AutoloadDisabledError       AUTOLOAD_DISABLED
     │   ├── BackendNotInstalledError    BACKEND_NOT_INSTALLED
@@ -96,6 +100,27 @@ class NotFoundError(LocalplaneError):
     """What was asked for does not exist."""
 
 
+class GalleryNotFoundError(NotFoundError):
+    """There is no gallery of that name."""
+
+    reason = "GALLERY_NOT_FOUND"
+
+    def __init__(self, gallery: str) -> None:
+        super().__init__(f"{gallery} is not currently registered", gallery=gallery)
+
+
+class ModelNotInGalleryError(NotFoundError):
+    """No gallery has a model of that name."""
+
+    reason = "MODEL_NOT_IN_GALLERY"
+
+    def __init__(self, model: str, unread: str = "") -> None:
+        message = f'no model found with name "{model}"'
+        if unread:
+            message += f"; it may be in a gallery that cannot be read: {unread}"
+        super().__init__(message, model=model, **({"unread": unread} if unread else {}))
+
+
 class MetricsDisabledError(NotFoundError):
     """The service keeps no figures for monitoring systems."""
 
@@ -122,6 +147,19 @@ class ModelNotLoadedError(NotFoundError):
 
     def __init__(self, model: str) -> None:
         super().__init__(f"backend {model} is not currently loaded", model=model)
+
+
+class ConflictError(LocalplaneError):
+    """What is to be made is there already."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class GalleryExistsError(ConflictError):
+    """There is a gallery of that name."""
+
+    def __init__(self, gallery: str) -> None:
+        super().__init__(f"{gallery} already exists", gallery=gallery)
 
 
 class FailedPreconditionError(LocalplaneError):
