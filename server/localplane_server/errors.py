@@ -4,7 +4,8 @@
 
     LocalplaneError
     ├── InvalidArgumentError            INVALID_ARGUMENT
-    │   └── InvalidModelNameError       INVALID_MODEL_NAME
+    │   ├── InvalidModelNameError       INVALID_MODEL_NAME
+    │   └── SourceRefusedError          SOURCE_REFUSED
     ├── UnauthenticatedError            UNAUTHENTICATED
     ├── PermissionDeniedError           FORBIDDEN
     ├── NotFoundError
@@ -20,6 +21,7 @@
     │   ├── BackendNotInstalledError    BACKEND_NOT_INSTALLED
     │   ├── ExtraNotInstalledError      EXTRA_NOT_INSTALLED
     │   ├── ModelTooLargeError          MODEL_TOO_LARGE
+    │   ├── OfflineError                OFFLINE
     │   └── ServerTakenError            EXTERNAL_SERVER_TAKEN
     ├── UnsupportedError
     │   └── NotSupportedByBackendError  NOT_SUPPORTED_BY_BACKEND
@@ -32,9 +34,12 @@
     ├── ExhaustedError
     │   ├── CapacityExhaustedError      CAPACITY_EXHAUSTED
     │   └── TooManyRequestsError        TOO_MANY_REQUESTS
+    ├── InsufficientStorageError        INSUFFICIENT_STORAGE
     ├── FailedError
     │   ├── BackendFailedError          BACKEND_FAILED
     │   ├── BackendStatusFailedError    BACKEND_STATUS_FAILED
+    │   ├── DigestMismatchError         DIGEST_MISMATCH
+    │   ├── DownloadFailedError         DOWNLOAD_FAILED
     │   ├── InstallFailedError          INSTALL_FAILED
     │   └── LoadFailedError             LOAD_FAILED
     └── OverdueError                    DEADLINE_EXCEEDED
@@ -82,6 +87,15 @@ class InvalidModelNameError(InvalidArgumentError):
     """A model's name is missing, blank, too long or has control characters."""
 
     reason = "INVALID_MODEL_NAME"
+
+
+class SourceRefusedError(InvalidArgumentError):
+    """A file is to come from a place, or by a way, that the service does not fetch from."""
+
+    reason = "SOURCE_REFUSED"
+
+    def __init__(self, source: str, cause: str, *, field: str = "") -> None:
+        super().__init__(f"cannot download {source}: {cause}", field=field, source=source)
 
 
 class UnauthenticatedError(LocalplaneError):
@@ -195,6 +209,15 @@ class ExtraNotInstalledError(FailedPreconditionError):
         super().__init__(message, what=what, extra=extra)
 
 
+class OfflineError(FailedPreconditionError):
+    """A file would have to come over the network, and the service was told to stay off it."""
+
+    reason = "OFFLINE"
+
+    def __init__(self, source: str) -> None:
+        super().__init__(f"cannot download {source}: --offline is set", source=source)
+
+
 class ServerTakenError(FailedPreconditionError):
     """A server that others run holds another model, and it holds one at a time."""
 
@@ -301,6 +324,16 @@ class CapacityExhaustedError(ExhaustedError):
     reason = "CAPACITY_EXHAUSTED"
 
 
+class InsufficientStorageError(LocalplaneError):
+    """The disk is full, or would be. A kind of its own: waiting alone does not help."""
+
+    reason = "INSUFFICIENT_STORAGE"
+
+    def __init__(self, message: str, *, needed: int | None = None, free: int | None = None) -> None:
+        told = {"needed": needed, "free": free}
+        super().__init__(message, **{name: str(n) for name, n in told.items() if n is not None})
+
+
 class FailedError(LocalplaneError):
     """Something outside the service failed."""
 
@@ -319,6 +352,25 @@ class BackendStatusFailedError(FailedError):
     def __init__(self, model: str, cause: str) -> None:
         message = f"backend {model} experienced an error retrieving status info via rpc: {cause}"
         super().__init__(message, model=model)
+
+
+class DigestMismatchError(FailedError):
+    """A file came whole and is not the one that was asked for. It was thrown away."""
+
+    reason = "DIGEST_MISMATCH"
+
+    def __init__(self, source: str, expected: str, found: str) -> None:
+        message = f"cannot download {source}: its SHA-256 is {found}, and {expected} was expected"
+        super().__init__(message, source=source, expected=expected, found=found)
+
+
+class DownloadFailedError(FailedError):
+    """A file could not be fetched. What came of it is kept, where going on from it makes sense."""
+
+    reason = "DOWNLOAD_FAILED"
+
+    def __init__(self, source: str, cause: str, **metadata: str) -> None:
+        super().__init__(f"cannot download {source}: {cause}", source=source, **metadata)
 
 
 class InstallFailedError(FailedError):
