@@ -113,6 +113,7 @@ class GallerySource:
         self._error = ""
         self._has_looked = False
         self._next_try = 0.0
+        self._began = 0.0
         self._failed_until: dict[str, float] = {}
         self._causes: dict[str, str] = {}
         self._refresh: asyncio.Task[None] | None = None
@@ -137,7 +138,10 @@ class GallerySource:
         """Return the index, the last good copy of it, or None when it cannot be had in time."""
         self._begin_refresh()
         if self._index is None and self._refresh is not None:
-            await asyncio.wait([self._refresh], timeout=self._patience.wait)
+            # Those who come later wait no longer than the first: a slow gallery holds up nobody twice.
+            seconds = self._began + self._patience.wait - self._clock()
+            if seconds > 0:
+                await asyncio.wait([self._refresh], timeout=seconds)
         return self._index
 
     def close(self) -> None:
@@ -151,6 +155,7 @@ class GallerySource:
 
     def _begin_refresh(self) -> None:
         if self._refresh is None and self._clock() >= self._next_try:
+            self._began = self._clock()
             self._refresh = self._run(self._refreshed())
             self._refresh.add_done_callback(self._refresh_ended)
 
