@@ -24,6 +24,11 @@ class JobFeed(Feed[str, Job]):
         for job in jobs.all():
             self.put(job.id, job)
 
+    def is_at_end(self, job_id: str) -> bool:
+        """Return whether nothing is to be told of a job any more."""
+        job = self.get(job_id)
+        return job is None or job.state.is_finished
+
     def close(self) -> None:
         """End all watching."""
         self._advanced.close()

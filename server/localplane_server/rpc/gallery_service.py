@@ -8,8 +8,9 @@ from localplane.v1 import gallery_pb2, gallery_service_pb2, gallery_service_pb2_
 from localplane_server.gallery.galleries import Galleries
 from localplane_server.gallery.source import SourceState
 from localplane_server.gallery_setting import GallerySetting
-from localplane_server.rpc.available_models import AvailableModels, is_known, next_link
-from localplane_server.rpc.http_facts import BASE_URL, HEADER, IF_NONE_MATCH, http_fact
+from localplane_server.rpc.available_models import AvailableModels, is_known, query_of
+from localplane_server.rpc.http_facts import HEADER, IF_NONE_MATCH, http_fact
+from localplane_server.rpc.pages import next_page_headers
 
 
 class GalleryServicer(gallery_service_pb2_grpc.GalleryServiceServicer):
@@ -42,9 +43,9 @@ class GalleryServicer(gallery_service_pb2_grpc.GalleryServiceServicer):
     ) -> gallery_service_pb2.ListAvailableModelsResponse:
         tag, response = await self._available.list(request)
         headers = [(f"{HEADER}etag", tag)]
-        if token := response.next_page_token:
-            link = next_link(request, token, http_fact(context, BASE_URL))
-            headers += [(f"{HEADER}x-next-page-token", token), (f"{HEADER}link", link)]
+        headers += next_page_headers(
+            context, "models/available", response.next_page_token, **query_of(request)
+        )
         await context.send_initial_metadata(tuple(headers))
         if is_known(tag, http_fact(context, IF_NONE_MATCH)):
             return gallery_service_pb2.ListAvailableModelsResponse()
