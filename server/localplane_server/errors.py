@@ -8,13 +8,17 @@
     ├── UnauthenticatedError            UNAUTHENTICATED
     ├── PermissionDeniedError           FORBIDDEN
     ├── NotFoundError
+    │   ├── JobNotFoundError            JOB_NOT_FOUND
     │   ├── MetricsDisabledError        METRICS_DISABLED
     │   ├── ModelNotFoundError          MODEL_NOT_FOUND
     │   └── ModelNotLoadedError         MODEL_NOT_LOADED
+    ├── AlreadyExistsError              ALREADY_EXISTS
+    │   └── RequestIdReusedError        REQUEST_ID_REUSED
     ├── FailedPreconditionError
     │   ├── AutoloadDisabledError       AUTOLOAD_DISABLED
     │   ├── BackendNotInstalledError    BACKEND_NOT_INSTALLED
     │   ├── ExtraNotInstalledError      EXTRA_NOT_INSTALLED
+    │   ├── JobFinishedError            JOB_FINISHED
     │   ├── ModelTooLargeError          MODEL_TOO_LARGE
     │   └── ServerTakenError            EXTERNAL_SERVER_TAKEN
     ├── UnsupportedError
@@ -96,6 +100,15 @@ class NotFoundError(LocalplaneError):
     """What was asked for does not exist."""
 
 
+class JobNotFoundError(NotFoundError):
+    """There is no job of that identifier, or not any more."""
+
+    reason = "JOB_NOT_FOUND"
+
+    def __init__(self, job: str) -> None:
+        super().__init__(f"could not find any status for ID {job}", job=job)
+
+
 class MetricsDisabledError(NotFoundError):
     """The service keeps no figures for monitoring systems."""
 
@@ -122,6 +135,24 @@ class ModelNotLoadedError(NotFoundError):
 
     def __init__(self, model: str) -> None:
         super().__init__(f"backend {model} is not currently loaded", model=model)
+
+
+class AlreadyExistsError(LocalplaneError):
+    """There is one of that name already."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class RequestIdReusedError(AlreadyExistsError):
+    """The identifier of the request was another request's within a day."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, request_id: str) -> None:
+        message = (
+            f"cannot take request {request_id}: another request had this request_id within a day"
+        )
+        super().__init__(message, request_id=request_id)
 
 
 class FailedPreconditionError(LocalplaneError):
@@ -155,6 +186,16 @@ class ExtraNotInstalledError(FailedPreconditionError):
     def __init__(self, what: str, extra: str) -> None:
         message = f"cannot use {what}: install localplane[{extra}]"
         super().__init__(message, what=what, extra=extra)
+
+
+class JobFinishedError(FailedPreconditionError):
+    """The job came to its end before it could be stopped, or long ago."""
+
+    reason = "JOB_FINISHED"
+
+    def __init__(self, verb: str, job: str, state: str) -> None:
+        message = f"cannot {verb} job {job}: it is already {state}"
+        super().__init__(message, job=job, state=state)
 
 
 class ServerTakenError(FailedPreconditionError):
