@@ -8,11 +8,14 @@
     ├── UnauthenticatedError            UNAUTHENTICATED
     ├── PermissionDeniedError           FORBIDDEN
     ├── NotFoundError
+    │   ├── GalleryNotFoundError        GALLERY_NOT_FOUND
     │   ├── JobNotFoundError            JOB_NOT_FOUND
     │   ├── MetricsDisabledError        METRICS_DISABLED
+    │   ├── ModelNotInGalleryError      MODEL_NOT_IN_GALLERY
     │   ├── ModelNotFoundError          MODEL_NOT_FOUND
     │   └── ModelNotLoadedError         MODEL_NOT_LOADED
     ├── AlreadyExistsError              ALREADY_EXISTS
+    │   ├── GalleryExistsError          ALREADY_EXISTS
     │   └── RequestIdReusedError        REQUEST_ID_REUSED
     ├── FailedPreconditionError
     │   ├── AutoloadDisabledError       AUTOLOAD_DISABLED
@@ -109,6 +112,27 @@ class JobNotFoundError(NotFoundError):
         super().__init__(f"could not find any status for ID {job}", job=job)
 
 
+class GalleryNotFoundError(NotFoundError):
+    """There is no gallery of that name."""
+
+    reason = "GALLERY_NOT_FOUND"
+
+    def __init__(self, gallery: str) -> None:
+        super().__init__(f"{gallery} is not currently registered", gallery=gallery)
+
+
+class ModelNotInGalleryError(NotFoundError):
+    """No gallery has a model of that name."""
+
+    reason = "MODEL_NOT_IN_GALLERY"
+
+    def __init__(self, model: str, unread: str = "") -> None:
+        message = f'no model found with name "{model}"'
+        if unread:
+            message += f"; it may be in a gallery that cannot be read: {unread}"
+        super().__init__(message, model=model, **({"unread": unread} if unread else {}))
+
+
 class MetricsDisabledError(NotFoundError):
     """The service keeps no figures for monitoring systems."""
 
@@ -153,6 +177,13 @@ class RequestIdReusedError(AlreadyExistsError):
             f"cannot take request {request_id}: another request had this request_id within a day"
         )
         super().__init__(message, request_id=request_id)
+
+
+class GalleryExistsError(AlreadyExistsError):
+    """There is a gallery of that name."""
+
+    def __init__(self, gallery: str) -> None:
+        super().__init__(f"{gallery} already exists", gallery=gallery)
 
 
 class FailedPreconditionError(LocalplaneError):

@@ -33,6 +33,7 @@ class Promise(NamedTuple):
 
 
 PROMISES: Mapping[str, Promise] = {
+    "ALREADY_EXISTS": Promise(Code.ALREADY_EXISTS, 409),
     "AUTOLOAD_DISABLED": Promise(Code.FAILED_PRECONDITION, 400),
     "BACKEND_FAILED": Promise(Code.INTERNAL, 500),
     "BACKEND_GONE": Promise(Code.UNAVAILABLE, 503, is_retried=True),
@@ -47,6 +48,7 @@ PROMISES: Mapping[str, Promise] = {
     "EXTERNAL_SERVER_TAKEN": Promise(Code.FAILED_PRECONDITION, 409),
     "EXTRA_NOT_INSTALLED": Promise(Code.FAILED_PRECONDITION, 501),
     "FORBIDDEN": Promise(Code.PERMISSION_DENIED, 403),
+    "GALLERY_NOT_FOUND": Promise(Code.NOT_FOUND, 404),
     "INSTALL_FAILED": Promise(Code.INTERNAL, 500),
     "INTERNAL": Promise(Code.INTERNAL, 500),
     "INVALID_ARGUMENT": Promise(Code.INVALID_ARGUMENT, 400),
@@ -57,6 +59,7 @@ PROMISES: Mapping[str, Promise] = {
     "MISDIRECTED_REQUEST": Promise(None, 421),
     "METRICS_DISABLED": Promise(Code.NOT_FOUND, 404),
     "MODEL_NOT_FOUND": Promise(Code.NOT_FOUND, 404),
+    "MODEL_NOT_IN_GALLERY": Promise(Code.NOT_FOUND, 404),
     "MODEL_NOT_LOADED": Promise(Code.NOT_FOUND, 404),
     "MODEL_TOO_LARGE": Promise(Code.FAILED_PRECONDITION, 400),
     "NOT_READY": Promise(Code.UNAVAILABLE, 503, is_retried=True),

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +69,7 @@ class GalleryEntry:
     config_file: Mapping[str, Any] | None = None
     """The model's configuration itself. Used when `url` is empty."""
 
-    overrides: Mapping[str, Any] = field(default=NOTHING)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     """What is merged over the configuration."""
 
     variants: tuple[str, ...] = ()

@@ -64,5 +64,13 @@ MIGRATIONS: tuple[str, ...] = (
         at REAL NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE galleries (
+        name TEXT PRIMARY KEY COLLATE NOCASE,
+        position INTEGER NOT NULL,
+        url TEXT,
+        mirrors TEXT
+    ) STRICT;
+    """,
 )
 """SQL by step. The version of a file is the number of steps it went through."""
