@@ -4,7 +4,8 @@
 
     LocalplaneError
     ├── InvalidArgumentError            INVALID_ARGUMENT
-    │   └── InvalidModelNameError       INVALID_MODEL_NAME
+    │   ├── InvalidModelNameError       INVALID_MODEL_NAME
+    │   └── SourceRefusedError          SOURCE_REFUSED
     ├── UnauthenticatedError            UNAUTHENTICATED
     ├── PermissionDeniedError           FORBIDDEN
     ├── NotFoundError
@@ -23,6 +24,7 @@
     │   ├── ExtraNotInstalledError      EXTRA_NOT_INSTALLED
     │   ├── JobFinishedError            JOB_FINISHED
     │   ├── ModelTooLargeError          MODEL_TOO_LARGE
+    │   ├── OfflineError                OFFLINE
     │   └── ServerTakenError            EXTERNAL_SERVER_TAKEN
     ├── UnsupportedError
     │   └── NotSupportedByBackendError  NOT_SUPPORTED_BY_BACKEND
@@ -35,9 +37,13 @@
     ├── ExhaustedError
     │   ├── CapacityExhaustedError      CAPACITY_EXHAUSTED
     │   └── TooManyRequestsError        TOO_MANY_REQUESTS
+    ├── InsufficientStorageError        INSUFFICIENT_STORAGE
     ├── FailedError
+    │   ├── ArchiveRefusedError         ARCHIVE_REFUSED
     │   ├── BackendFailedError          BACKEND_FAILED
     │   ├── BackendStatusFailedError    BACKEND_STATUS_FAILED
+    │   ├── DigestMismatchError         DIGEST_MISMATCH
+    │   ├── DownloadFailedError         DOWNLOAD_FAILED
     │   ├── InstallFailedError          INSTALL_FAILED
     │   └── LoadFailedError             LOAD_FAILED
     └── OverdueError                    DEADLINE_EXCEEDED
@@ -85,6 +91,15 @@ class InvalidModelNameError(InvalidArgumentError):
     """A model's name is missing, blank, too long or has control characters."""
 
     reason = "INVALID_MODEL_NAME"
+
+
+class SourceRefusedError(InvalidArgumentError):
+    """A file is to come from a place, or by a way, that the service does not fetch from."""
+
+    reason = "SOURCE_REFUSED"
+
+    def __init__(self, source: str, cause: str, *, field: str = "") -> None:
+        super().__init__(f"cannot download {source}: {cause}", field=field, source=source)
 
 
 class UnauthenticatedError(LocalplaneError):
@@ -229,6 +244,15 @@ class JobFinishedError(FailedPreconditionError):
         super().__init__(message, job=job, state=state)
 
 
+class OfflineError(FailedPreconditionError):
+    """A file would have to come over the network, and the service was told to stay off it."""
+
+    reason = "OFFLINE"
+
+    def __init__(self, source: str) -> None:
+        super().__init__(f"cannot download {source}: --offline is set", source=source)
+
+
 class ServerTakenError(FailedPreconditionError):
     """A server that others run holds another model, and it holds one at a time."""
 
@@ -335,8 +359,27 @@ class CapacityExhaustedError(ExhaustedError):
     reason = "CAPACITY_EXHAUSTED"
 
 
+class InsufficientStorageError(LocalplaneError):
+    """The disk is full, or would be. A kind of its own: waiting alone does not help."""
+
+    reason = "INSUFFICIENT_STORAGE"
+
+    def __init__(self, message: str, *, needed: int | None = None, free: int | None = None) -> None:
+        told = {"needed": needed, "free": free}
+        super().__init__(message, **{name: str(n) for name, n in told.items() if n is not None})
+
+
 class FailedError(LocalplaneError):
     """Something outside the service failed."""
+
+
+class ArchiveRefusedError(FailedError):
+    """An archive is damaged, or holds what no archive of a model has to hold. Nothing of it was put in place."""
+
+    reason = "ARCHIVE_REFUSED"
+
+    def __init__(self, archive: str, finding: str) -> None:
+        super().__init__(f"cannot unpack {archive}: {finding}", file=archive)
 
 
 class BackendFailedError(FailedError):
@@ -353,6 +396,25 @@ class BackendStatusFailedError(FailedError):
     def __init__(self, model: str, cause: str) -> None:
         message = f"backend {model} experienced an error retrieving status info via rpc: {cause}"
         super().__init__(message, model=model)
+
+
+class DigestMismatchError(FailedError):
+    """A file came whole and is not the one that was asked for. It was thrown away."""
+
+    reason = "DIGEST_MISMATCH"
+
+    def __init__(self, source: str, expected: str, found: str) -> None:
+        message = f"cannot download {source}: its SHA-256 is {found}, and {expected} was expected"
+        super().__init__(message, source=source, expected=expected, found=found)
+
+
+class DownloadFailedError(FailedError):
+    """A file could not be fetched. What came of it is kept, where going on from it makes sense."""
+
+    reason = "DOWNLOAD_FAILED"
+
+    def __init__(self, source: str, cause: str, **metadata: str) -> None:
+        super().__init__(f"cannot download {source}: {cause}", source=source, **metadata)
 
 
 class InstallFailedError(FailedError):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from localplane_server.errors import InstallFailedError, InvalidArgumentError
+from localplane_server.errors import ArchiveRefusedError, InvalidArgumentError
 from localplane_server.gallery.file_names import check_file_name, shown
 
 CHUNK_BYTES = 1 << 20
@@ -50,16 +50,6 @@ class Unpacked(NamedTuple):
     """Its size."""
 
 
-class ArchiveError(InstallFailedError):
-    """An archive is damaged, or holds what no archive of a model has to hold."""
-
-    reason = "ARCHIVE_REFUSED"
-
-    def __init__(self, archive: str, finding: str) -> None:
-        message = f"cannot unpack {archive}: {finding}"
-        super().__init__(message, file=archive)
-
-
 def is_archive(name: str) -> bool:
     """Whether a file is unpacked when it is installed, by its name."""
     return name.lower().endswith((*ZIPS, *TARS))
@@ -81,7 +71,7 @@ def unpack(
         advance: Is told how many more bytes were written; what it raises ends the work.
 
     Raises:
-        ArchiveError: If it is damaged, or holds what it may not.
+        ArchiveRefusedError: If it is damaged, or holds what it may not.
     """
     allowance = _Allowance(name, archive.stat().st_size, free_bytes)
     found: list[Unpacked] = []
@@ -92,17 +82,17 @@ def unpack(
                 continue
             target = _place(name, member)
             if target in names or target == name:
-                raise ArchiveError(name, f"it holds {shown(member)} twice")
+                raise ArchiveRefusedError(name, f"it holds {shown(member)} twice")
             names.add(target)
             path = into / member
             size = _write(content, path, allowance, advance)
             found.append(Unpacked(target, path, size))
     except (FileExistsError, NotADirectoryError) as error:
-        raise ArchiveError(name, "it holds a file and a folder of one name") from error
+        raise ArchiveRefusedError(name, "it holds a file and a folder of one name") from error
     except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError) as error:
-        raise ArchiveError(name, f"it is damaged: {error}") from error
+        raise ArchiveRefusedError(name, f"it is damaged: {error}") from error
     except (gzip.BadGzipFile, NotImplementedError, RuntimeError, ValueError) as error:
-        raise ArchiveError(name, f"it cannot be read: {error}") from error
+        raise ArchiveRefusedError(name, f"it cannot be read: {error}") from error
     return found
 
 
@@ -120,17 +110,19 @@ class _Allowance:
     def member(self) -> None:
         self._members += 1
         if self._members > MOST_MEMBERS:
-            raise ArchiveError(self._name, f"it holds more than {MOST_MEMBERS} files")
+            raise ArchiveRefusedError(self._name, f"it holds more than {MOST_MEMBERS} files")
 
     def read(self, size: int) -> None:
         self._read += size
         if self._read > self._most:
-            raise ArchiveError(self._name, f"it holds more than {MOST_TIMES} times its own size")
+            raise ArchiveRefusedError(
+                self._name, f"it holds more than {MOST_TIMES} times its own size"
+            )
 
     def write(self, size: int) -> None:
         self._written += size
         if self._written > self._free:
-            raise ArchiveError(
+            raise ArchiveRefusedError(
                 self._name, f"what it holds does not fit into the {self._free} bytes that are free"
             )
 
@@ -140,7 +132,7 @@ def _place(archive: str, member: str) -> str:
     try:
         return check_file_name(f"{folder}{slash}{member}", field="files")
     except InvalidArgumentError as error:
-        raise ArchiveError(archive, error.message) from error
+        raise ArchiveRefusedError(archive, error.message) from error
 
 
 def _write(
@@ -178,9 +170,9 @@ def _zip_members(
             if one.is_dir():
                 continue
             if kind not in (0, stat.S_IFREG):
-                raise ArchiveError(name, f"{shown(member)} in it is a link or a device")
+                raise ArchiveRefusedError(name, f"{shown(member)} in it is a link or a device")
             with content.open(one) as file:
-                yield member, _Counted(file, allowance)  # type: ignore[misc]
+                yield member, _Counted(file, allowance)
 
 
 def _tar_members(
@@ -198,17 +190,17 @@ def _tar_members(
             if one.isdir():
                 continue
             if not one.isreg() or one.issparse():
-                raise ArchiveError(name, f"{shown(member)} in it is a link or a device")
+                raise ArchiveRefusedError(name, f"{shown(member)} in it is a link or a device")
             file = content.extractfile(one)
             if file is None:
-                raise ArchiveError(name, f"{shown(member)} in it is no file")
+                raise ArchiveRefusedError(name, f"{shown(member)} in it is no file")
             yield member, file
 
 
 def _checked(archive: str, member: str) -> str:
     """Return the name of a member without what says only `here`; the rest is checked where it is used."""
     if member.startswith("/") or "\\" in member or "\0" in member or ".." in member.split("/"):
-        raise ArchiveError(archive, f"{shown(member)} in it leads elsewhere")
+        raise ArchiveRefusedError(archive, f"{shown(member)} in it leads elsewhere")
     return "/".join(part for part in member.split("/") if part not in ("", "."))
 
 
@@ -218,12 +210,12 @@ def _decompressed(archive: Path, name: str) -> Generator[IO[bytes]]:
         lower = name.lower()
         if lower.endswith((".gz", ".tgz")):
             with gzip.GzipFile(fileobj=file) as stream:
-                yield stream  # type: ignore[misc]
+                yield stream
         elif lower.endswith((".bz2", ".tbz2", ".tbz")):
             with bz2.BZ2File(file) as stream:
-                yield stream  # type: ignore[misc]
+                yield stream
         elif lower.endswith((".xz", ".txz", ".lzma", ".tlz")):
-            yield io.BufferedReader(_Lzma(file))  # type: ignore[misc]
+            yield io.BufferedReader(_Lzma(file))
         else:
             yield file
 
@@ -281,7 +273,7 @@ class _Forward:
 
     def read(self, size: int) -> bytes:
         if size > LARGEST_HEADER:
-            raise ArchiveError(self._name, "a header in it is too large")
+            raise ArchiveRefusedError(self._name, "a header in it is too large")
         data = self._stream.read(size)
         self._at += len(data)
         self._allowance.read(len(data))
@@ -289,7 +281,7 @@ class _Forward:
 
     def seek(self, position: int) -> int:
         if position < self._at:
-            raise ArchiveError(self._name, "its headers lead backwards")
+            raise ArchiveRefusedError(self._name, "its headers lead backwards")
         while self._at < position and self.read(min(CHUNK_BYTES, position - self._at)):
             pass
         return self._at

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from localplane_server.errors import InvalidArgumentError
 from localplane_server.gallery.entry import GalleryFile
 from localplane_server.gallery.file_names import (
-    check_backend_name,
-    check_file_name,
     configuration_file,
     gallery_file,
     shown,
 )
+from localplane_server.gallery.model_settings import check_named, yaml_text
 from localplane_server.models.configuration import (
     LARGEST_FILE,
     ConfigurationError,
@@ -121,43 +117,6 @@ class Recipe:
         return (*configuration, gallery_file(self.name))
 
 
-def check_named(settings: Mapping[str, Any], *, field: str) -> None:
-    """Check what settings choose by a name that would become a program or a path.
-
-    Raises:
-        InvalidArgumentError: If a backend is no name, or a file leads out of the models folder.
-    """
-    backend = settings.get("backend")
-    if backend not in (None, ""):
-        check_backend_name(str(backend), field=f"{field}.backend")
-    try:
-        # The same rules as for any configuration, whatever it is called.
-        parse_configuration(yaml_text({**settings, "name": "any"}), config_file="any.yaml")
-    except ConfigurationError as error:
-        raise InvalidArgumentError(f"cannot use {field}: {error}", field=field) from error
-    downloads = settings.get("download_files")
-    for number, one in enumerate(downloads if isinstance(downloads, list) else ()):
-        if isinstance(one, Mapping) and one.get("filename"):
-            at = f"{field}.download_files[{number}].filename"
-            check_file_name(str(one["filename"]), field=at)
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one mapping with another over it.
-
-    Mappings inside are merged key by key. Everything else is replaced: lists as a whole, and also by what is false,
-    zero, empty or null.
-    """
-    result = copy.deepcopy(dict(base))
-    for key, value in over.items():
-        below = result.get(key)
-        if isinstance(below, Mapping) and isinstance(value, Mapping):
-            result[key] = merged(below, value)
-        else:
-            result[key] = copy.deepcopy(value)
-    return result
-
-
 def one_of_each(files: tuple[GalleryFile, ...]) -> tuple[GalleryFile, ...]:
     """Return the files in order, each once.
 
@@ -176,22 +135,3 @@ def one_of_each(files: tuple[GalleryFile, ...]) -> tuple[GalleryFile, ...]:
         if one.sha256 and not other.sha256:
             found[one.filename] = one
     return tuple(found.values())
-
-
-def yaml_text(content: Mapping[str, Any]) -> str:
-    """Return content as YAML, in the order that it has."""
-    return yaml.dump(
-        _plain(content), Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True
-    )
-
-
-_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-
-def _plain(value: Any) -> Any:
-    """Return a copy without what only Python knows, and with nothing in it twice: no file of ours needs aliases."""
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return value

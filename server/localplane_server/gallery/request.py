@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from localplane_server.errors import InvalidArgumentError
-from localplane_server.gallery.entry import NOTHING, GalleryFile
+from localplane_server.gallery.entry import GalleryFile
 from localplane_server.gallery.file_names import (
     check_file_name,
     check_sha256,
@@ -17,14 +16,11 @@ from localplane_server.gallery.file_names import (
     is_encodable,
     shown,
 )
+from localplane_server.gallery.model_settings import check_named, check_settings
 
 MOST_FILES = 1000
 LONGEST_TEXT = 4096
 """Characters of the longest URL or id."""
-DEEPEST_NESTING = 30
-"""Mappings and lists inside each other, in settings that somebody sends."""
-LARGEST_SETTINGS = 512 * 1024
-"""Bytes of the largest settings, written as JSON. A configuration must stay readable."""
 
 # A space, and what a terminal or an HTTP library would obey, is in no URL.
 URI = re.compile(r"[^\s\x00-\x1f\x7f]+")
@@ -49,7 +45,7 @@ class InstallRequest:
     name: str = ""
     """Name to install as. Empty: as the gallery or the configuration has it."""
 
-    overrides: Mapping[str, Any] = field(default=NOTHING)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     """Settings that are merged over the model's configuration, last."""
 
     files: tuple[GalleryFile, ...] = ()
@@ -84,8 +80,10 @@ class InstallRequest:
             installed_name(self.name)
         check_files(self.files, field="files")
         check_settings(self.overrides, field="overrides")
+        check_named(self.overrides, field="overrides")
         if self.config_file is not None:
             check_settings(self.config_file, field="config_file")
+            check_named(self.config_file, field="config_file")
 
     @property
     def target(self) -> str:
@@ -97,7 +95,7 @@ class InstallRequest:
             return installed_name(self.name)
         if self.id:
             return self.id.rpartition("@")[2].replace("/", "__").lower()
-        named = (self.config_file or NOTHING).get("name")
+        named = (self.config_file or {}).get("name")
         return str(named).replace("/", "__") if named else self.config_url or self.url
 
     @classmethod
@@ -151,45 +149,6 @@ def check_files(files: tuple[GalleryFile, ...], *, field: str) -> None:
         check_sha256(one.sha256, field=f"{at}.sha256")
 
 
-def check_settings(settings: Mapping[str, Any], *, field: str) -> None:
-    """Check settings for a model's configuration: JSON that can be written, of a sensible size.
-
-    Raises:
-        InvalidArgumentError: If they are something else.
-    """
-    if _depth(settings) > DEEPEST_NESTING:
-        message = f"cannot use {field}: it is nested deeper than {DEEPEST_NESTING} levels"
-        raise InvalidArgumentError(message, field=field)
-    try:
-        size = len(json.dumps(settings, default=_writable, ensure_ascii=False).encode())
-    except (TypeError, ValueError) as error:
-        message = f"cannot use {field}: it holds something that cannot be written"
-        raise InvalidArgumentError(message, field=field) from error
-    if size > LARGEST_SETTINGS:
-        message = f"cannot use {field}: it is larger than {LARGEST_SETTINGS} bytes"
-        raise InvalidArgumentError(message, field=field)
-
-
-def _writable(value: object) -> object:
-    if isinstance(value, Mapping):
-        return dict(value)
-    # YAML knows dates and times.
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    raise TypeError(type(value).__name__)
-
-
-def _depth(value: object) -> int:
-    """Return how deep something is nested, without recursing, which something deep would not survive."""
-    deepest, waiting = 0, [(value, 1)]
-    while waiting and deepest <= DEEPEST_NESTING:
-        one, depth = waiting.pop()
-        inner = one.values() if isinstance(one, Mapping) else one if isinstance(one, list) else ()
-        deepest = max(deepest, depth)
-        waiting += [(each, depth + 1) for each in inner if isinstance(each, Mapping | list)]
-    return deepest
-
-
 def _check_text(text: str, field: str) -> None:
     if len(text) > LONGEST_TEXT or not is_encodable(text) or not text.isprintable():
         raise InvalidArgumentError(f"cannot use {shown(text)} as {field}", field=field)
@@ -209,13 +168,13 @@ def _text(content: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _mapping(value: object, name: str) -> Mapping[str, Any]:
+def _mapping(value: Any, name: str) -> Mapping[str, Any]:
     if value is None:
-        return NOTHING
+        return {}
     if not isinstance(value, Mapping):
         message = f"cannot use {name}: it is not a mapping of keys to values"
         raise InvalidArgumentError(message, field=name)
-    return value
+    return dict(value)
 
 
 def _files(value: object) -> tuple[GalleryFile, ...]:

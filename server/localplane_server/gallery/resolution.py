@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from localplane_server.errors import InvalidArgumentError
-from localplane_server.gallery.entry import NOTHING, GalleryEntry, GalleryFile
+from localplane_server.gallery.entry import GalleryEntry, GalleryFile
 from localplane_server.gallery.file_names import check_template_name, installed_name, shown
-from localplane_server.gallery.recipe import PromptTemplate, Recipe, merged, one_of_each
-from localplane_server.gallery.request import InstallRequest, check_files, check_settings
+from localplane_server.gallery.model_settings import check_settings, merged
+from localplane_server.gallery.recipe import PromptTemplate, Recipe, one_of_each
+from localplane_server.gallery.request import InstallRequest, check_files
 from localplane_server.models.configuration import ConfigurationError, parse_mapping
 
 LARGEST_DOCUMENT = 1 << 20
@@ -143,16 +144,16 @@ def _recipe(
     request: InstallRequest,
     base: _Base,
     *,
-    overrides: Mapping[str, Any] = NOTHING,
+    overrides: Mapping[str, Any] | None = None,
     files: tuple[GalleryFile, ...] = (),
     origin: Mapping[str, Any],
 ) -> Recipe:
-    named = base.name or str((base.configuration or NOTHING).get("name") or "")
+    named = base.name or str((base.configuration or {}).get("name") or "")
     name = installed_name(request.name or named)
-    over = merged(overrides, request.overrides)
+    over = merged(overrides or {}, request.overrides)
     configuration = None
     if base.configuration is not None or over:
-        configuration = merged(base.configuration or NOTHING, over)
+        configuration = merged(base.configuration or {}, over)
         # Whatever a gallery's overrides say: the model is served, listed and deleted under one name.
         configuration = {"name": name} | configuration | {"name": name}
         check_settings(configuration, field="config_file")

@@ -24,6 +24,7 @@ CODES: dict[type[errors.LocalplaneError], grpc.StatusCode] = {
     errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.ExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.InsufficientStorageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.FailedError: grpc.StatusCode.INTERNAL,
     errors.OverdueError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
