@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from localplane_server.errors import ArchiveRefusedError, InvalidArgumentError
 from localplane_server.gallery.file_names import check_file_name, shown
@@ -35,6 +35,13 @@ TARS = (
     *(".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tbz"),
     *(".tar.lzma", ".tlz"),
 )
+
+
+class Readable(Protocol):
+    """Bytes, one after the other."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes, at most so many; none at the end."""
 
 
 class Unpacked(NamedTuple):
@@ -136,7 +143,7 @@ def _place(archive: str, member: str) -> str:
 
 
 def _write(
-    content: IO[bytes], path: Path, allowance: _Allowance, advance: Callable[[int], None]
+    content: Readable, path: Path, allowance: _Allowance, advance: Callable[[int], None]
 ) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -152,15 +159,13 @@ def _write(
     return size
 
 
-def _members(archive: Path, name: str, allowance: _Allowance) -> Iterator[tuple[str, IO[bytes]]]:
+def _members(archive: Path, name: str, allowance: _Allowance) -> Iterator[tuple[str, Readable]]:
     if name.lower().endswith(ZIPS):
         return _zip_members(archive, name, allowance)
     return _tar_members(archive, name, allowance)
 
 
-def _zip_members(
-    archive: Path, name: str, allowance: _Allowance
-) -> Iterator[tuple[str, IO[bytes]]]:
+def _zip_members(archive: Path, name: str, allowance: _Allowance) -> Iterator[tuple[str, Readable]]:
     with zipfile.ZipFile(archive) as content:
         for one in content.infolist():
             allowance.member()
@@ -175,16 +180,14 @@ def _zip_members(
                 yield member, _Counted(file, allowance)
 
 
-def _tar_members(
-    archive: Path, name: str, allowance: _Allowance
-) -> Iterator[tuple[str, IO[bytes]]]:
+def _tar_members(archive: Path, name: str, allowance: _Allowance) -> Iterator[tuple[str, Readable]]:
     with (
         _decompressed(archive, name) as stream,
         tarfile.open(fileobj=_Forward(stream, name, allowance), mode="r:") as content,  # type: ignore[call-overload]
     ):
         # One after the other, and forgotten: a list of all of them could be as long as the archive likes.
         while (one := content.next()) is not None:
-            content.members = []  # type: ignore[attr-defined]
+            content.members = []
             allowance.member()
             member = _checked(name, one.name)
             if one.isdir():
@@ -205,7 +208,7 @@ def _checked(archive: str, member: str) -> str:
 
 
 @contextmanager
-def _decompressed(archive: Path, name: str) -> Generator[IO[bytes]]:
+def _decompressed(archive: Path, name: str) -> Generator[Readable]:
     with archive.open("rb") as file:
         lower = name.lower()
         if lower.endswith((".gz", ".tgz")):
@@ -223,7 +226,7 @@ def _decompressed(archive: Path, name: str) -> Generator[IO[bytes]]:
 class _Lzma(io.RawIOBase):
     """What an xz file holds, with a limit on the memory that it takes, which the library's own reader lacks."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: Readable) -> None:
         super().__init__()
         self._file = file
         self._decompressor = lzma.LZMADecompressor(memlimit=MOST_DICTIONARY)
@@ -246,7 +249,7 @@ class _Lzma(io.RawIOBase):
 class _Counted:
     """A file in an archive, of which everything that is read is counted."""
 
-    def __init__(self, file: IO[bytes], allowance: _Allowance) -> None:
+    def __init__(self, file: Readable, allowance: _Allowance) -> None:
         self._file = file
         self._allowance = allowance
 
@@ -259,7 +262,7 @@ class _Counted:
 class _Forward:
     """A stream that the library may read and skip in, but not swallow at once."""
 
-    def __init__(self, stream: IO[bytes], name: str, allowance: _Allowance) -> None:
+    def __init__(self, stream: Readable, name: str, allowance: _Allowance) -> None:
         self._stream = stream
         self._name = name
         self._allowance = allowance
