@@ -15,7 +15,7 @@
     │   ├── ModelNotInGalleryError      MODEL_NOT_IN_GALLERY
     │   ├── ModelNotFoundError          MODEL_NOT_FOUND
     │   └── ModelNotLoadedError         MODEL_NOT_LOADED
-    ├── ConflictError                   ALREADY_EXISTS
+    ├── AlreadyExistsError              ALREADY_EXISTS
     │   ├── GalleryExistsError          ALREADY_EXISTS
     │   └── RequestIdReusedError        REQUEST_ID_REUSED
     ├── FailedPreconditionError
@@ -39,6 +39,7 @@
     │   └── TooManyRequestsError        TOO_MANY_REQUESTS
     ├── InsufficientStorageError        INSUFFICIENT_STORAGE
     ├── FailedError
+    │   ├── ArchiveRefusedError         ARCHIVE_REFUSED
     │   ├── BackendFailedError          BACKEND_FAILED
     │   ├── BackendStatusFailedError    BACKEND_STATUS_FAILED
     │   ├── DigestMismatchError         DIGEST_MISMATCH
@@ -175,13 +176,13 @@ class ModelNotLoadedError(NotFoundError):
         super().__init__(f"backend {model} is not currently loaded", model=model)
 
 
-class ConflictError(LocalplaneError):
-    """What is to be made is there already."""
+class AlreadyExistsError(LocalplaneError):
+    """There is one of that name already."""
 
     reason = "ALREADY_EXISTS"
 
 
-class RequestIdReusedError(ConflictError):
+class RequestIdReusedError(AlreadyExistsError):
     """The identifier of the request was another request's within a day."""
 
     reason = "REQUEST_ID_REUSED"
@@ -193,7 +194,7 @@ class RequestIdReusedError(ConflictError):
         super().__init__(message, request_id=request_id)
 
 
-class GalleryExistsError(ConflictError):
+class GalleryExistsError(AlreadyExistsError):
     """There is a gallery of that name."""
 
     def __init__(self, gallery: str) -> None:
@@ -370,6 +371,15 @@ class InsufficientStorageError(LocalplaneError):
 
 class FailedError(LocalplaneError):
     """Something outside the service failed."""
+
+
+class ArchiveRefusedError(FailedError):
+    """An archive is damaged, or holds what no archive of a model has to hold. Nothing of it was put in place."""
+
+    reason = "ARCHIVE_REFUSED"
+
+    def __init__(self, archive: str, finding: str) -> None:
+        super().__init__(f"cannot unpack {archive}: {finding}", file=archive)
 
 
 class BackendFailedError(FailedError):
