@@ -225,11 +225,6 @@ async def running(
         logs = BackendLogs(catalog, archive)
         inventory = Inventory({"data": settings.data_dir, "models": models_dir})
         stack.callback(inventory.close)
-        metrics = None
-        if not settings.disable_metrics_endpoint:
-            metrics = ServiceMetrics(
-                bus, snapshots=scheduler.snapshots, last_sample=monitor.last_sample
-            )
         public = frozenset({GET_METRICS} if settings.public_metrics else ())
         # Once the servers have stopped, no call is left that a backend should wait for.
         stack.push_async_callback(scheduler.close, grace_seconds=0.0, end_seconds=end_seconds)
@@ -263,6 +258,14 @@ async def running(
             Jobs(SqliteJobRecords(database), works, bus, parallel=settings.parallel_jobs)
         )
         job_feed = JobFeed(jobs, bus)
+        metrics = None
+        if not settings.disable_metrics_endpoint:
+            metrics = ServiceMetrics(
+                bus,
+                snapshots=scheduler.snapshots,
+                last_sample=monitor.last_sample,
+                jobs=jobs.unfinished,
+            )
 
         token_reporter = TokenReporter(catalog, scheduler, accounting)
         token_feed = TokenFeed(token_reporter, bus)
