@@ -290,7 +290,12 @@ async def running(
                 logs=logs,
                 grace_seconds=settings.shutdown_grace,
             ),
-            gallery=GalleryServicer(galleries, AvailableModels(galleries, catalog)),
+            gallery=GalleryServicer(
+                galleries,
+                AvailableModels(galleries, catalog),
+                jobs,
+                public_url=settings.public_url,
+            ),
             inference=InferenceServicer(
                 TextGenerator(catalog, scheduler, PredictionCounter(bus, detached)),
                 Embedder(catalog, scheduler, bus),

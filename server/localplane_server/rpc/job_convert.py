@@ -9,6 +9,8 @@ from localplane_server.jobs.job import Job, JobState
 from localplane_server.jobs.progress import FileStage, FileState, eta_seconds
 from localplane_server.rpc.convert import timestamp
 
+INSTALL = "install"
+"""The kind of jobs that install a model."""
 DELETE = "delete"
 """The kind of jobs that delete a model."""
 
@@ -33,7 +35,7 @@ WHOLE_PERCENT = 100.0
 def job_to_proto(job: Job) -> job_pb2.Job:
     """Return a job as a message."""
     progress = job.progress
-    name = _name(job)
+    name = job_model(job)
     message = job_pb2.Job(
         deletion=job.kind == DELETE,
         file_name=progress.current_file if job.state is JobState.RUNNING else "",
@@ -81,9 +83,12 @@ def size_words(count: int) -> str:
     return f"{value / 1024:.1f} EiB"
 
 
-def _name(job: Job) -> str:
-    installed = job.result.get("name") if job.result else None
-    return installed if isinstance(installed, str) else job.target
+def job_model(job: Job) -> str:
+    """Return the name of the model that a job is about: as it is known in the end, else as it was asked for."""
+    found = (job.result or {}).get("name") or job.request.get("name")
+    if not found:
+        found = str(job.request.get("id", "")).rpartition("@")[2]
+    return str(found) or job.target
 
 
 def _words(job: Job) -> str:
@@ -93,7 +98,7 @@ def _words(job: Job) -> str:
     if job.state is not JobState.RUNNING:
         return str(job.state.value)
     if not progress.current_file:
-        return f"processing model: {job.target}"
+        return f"processing model: {job_model(job)}"
     total = "unknown" if progress.total_bytes is None else size_words(progress.total_bytes)
     return (
         f"processing file: {progress.current_file}."

@@ -15,7 +15,7 @@ from localplane_server.rpc.base_url import base_url
 from localplane_server.rpc.convert import backend_to_proto, model_to_proto
 from localplane_server.rpc.http_facts import BASE_URL
 from localplane_server.rpc.installed_backends import installed_to_proto
-from localplane_server.rpc.job_convert import DELETE
+from localplane_server.rpc.job_convert import DELETE, job_model
 from localplane_server.scheduling.actor import BackendState
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
@@ -103,8 +103,9 @@ class Summaries:
         summary.processing_models.SetInParent()
         summary.task_types.SetInParent()
         for job in self._jobs.unfinished():
-            summary.processing_models.by_model[job.target] = job.id
-            summary.task_types.by_model[job.target] = TASK_TYPES[job.kind == DELETE]
+            model = job_model(job)
+            summary.processing_models.by_model[model] = job.id
+            summary.task_types.by_model[model] = TASK_TYPES[job.kind == DELETE]
         summary.loaded_models.SetInParent()
         for one in self._scheduler.snapshots():
             if one.state is BackendState.STOPPED:
