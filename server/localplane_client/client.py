@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from localplane_client.backends import BackendMethods
 from localplane_client.calling import AsyncCaller, BlockingCaller
+from localplane_client.galleries import GalleryMethods
 from localplane_client.inference import InferenceMethods
 from localplane_client.metrics import MetricsMethods
 from localplane_client.models import ModelMethods
@@ -15,6 +16,7 @@ from localplane_client.tokens import TokenMetricsMethods
 
 class Methods(
     BackendMethods,
+    GalleryMethods,
     InferenceMethods,
     MetricsMethods,
     ModelMethods,

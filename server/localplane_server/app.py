@@ -14,8 +14,13 @@ from localplane_gateway.app import build_app
 from localplane_gateway.server import serving
 from localplane_gateway.settings import GatewaySettings
 from localplane_server.config import Settings
+from localplane_server.downloads.addresses import AddressPolicy
+from localplane_server.downloads.downloader import Downloader
+from localplane_server.downloads.endpoints import Endpoints
 from localplane_server.errors import StartupError
 from localplane_server.events import Events, PredictionFinished, RequestFinished, RequestStarted
+from localplane_server.gallery.galleries import Galleries
+from localplane_server.gallery.source_check import SourceCheck
 from localplane_server.inference.counting import PredictionCounter
 from localplane_server.inference.embedding import Embedder
 from localplane_server.inference.generation import TextGenerator
@@ -30,7 +35,9 @@ from localplane_server.readiness import Readiness
 from localplane_server.resources.device_uses import DeviceUses
 from localplane_server.resources.inventory import Inventory
 from localplane_server.rpc.access import KeyAuthenticator, read_keys
+from localplane_server.rpc.available_models import AvailableModels
 from localplane_server.rpc.backend_service import BackendServicer
+from localplane_server.rpc.gallery_service import GalleryServicer
 from localplane_server.rpc.health import HealthReporter
 from localplane_server.rpc.inference_service import InferenceServicer
 from localplane_server.rpc.inprocess import InProcessChannel
@@ -58,6 +65,7 @@ from localplane_server.scheduling.starting import BackendStarter
 from localplane_server.scheduling.tasks import DetachedTasks, keep_running
 from localplane_server.setting_values import Endpoint
 from localplane_server.state.database import Database
+from localplane_server.state.gallery_records import SqliteGalleryRecords
 from localplane_server.state.lock import DataDirLock
 from localplane_server.state.spawn_records import SqliteSpawnRecords
 from localplane_server.state.token_records import SqliteTokenRecords
@@ -219,6 +227,30 @@ async def running(
         # Once the servers have stopped, no call is left that a backend should wait for.
         stack.push_async_callback(scheduler.close, grace_seconds=0.0, end_seconds=end_seconds)
 
+        policy = AddressPolicy.of(settings.allow_private_hosts, allow_http=settings.allow_http)
+        endpoints = Endpoints.from_environment(environment)
+        downloader = await stack.enter_async_context(
+            Downloader(
+                settings.data_dir / "staging",
+                policy=policy,
+                endpoints=endpoints,
+                credentials=endpoints.credentials(environment),
+                offline=settings.offline,
+                file_roots=[models_dir],
+            )
+        )
+        galleries = Galleries(
+            settings.galleries,
+            records=SqliteGalleryRecords(database),
+            reader=downloader,
+            check=SourceCheck(policy, endpoints, file_roots=[models_dir], offline=settings.offline),
+            folder=settings.data_dir / "galleries",
+            run=detached,
+            offline=settings.offline,
+        )
+        await galleries.load()
+        stack.callback(galleries.close)
+
         token_reporter = TokenReporter(catalog, scheduler, accounting)
         token_feed = TokenFeed(token_reporter, bus)
         network = NoNetwork()
@@ -241,6 +273,7 @@ async def running(
                 logs=logs,
                 grace_seconds=settings.shutdown_grace,
             ),
+            gallery=GalleryServicer(galleries, AvailableModels(galleries, catalog)),
             inference=InferenceServicer(
                 TextGenerator(catalog, scheduler, PredictionCounter(bus, detached)),
                 Embedder(catalog, scheduler, bus),

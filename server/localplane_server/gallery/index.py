@@ -61,6 +61,10 @@ class IndexProblem:
 class Index:
     """What a gallery offers."""
 
+    gallery: str
+    """Name of the gallery."""
+    url: str
+    """URL of the gallery."""
     entries: tuple[GalleryEntry, ...]
     """Its entries, in its order. No name is there twice, whatever the case of its letters."""
     problems: tuple[IndexProblem, ...]
@@ -69,6 +73,17 @@ class Index:
     """How many were left out."""
     sha256: str
     """SHA-256 of the bytes."""
+    by_key: Mapping[str, GalleryEntry]
+    """Its entries by their keys."""
+
+    def is_of(self, data: bytes) -> bool:
+        """Whether it was read from these bytes."""
+        return self.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def key_of(name: str) -> str:
+    """Return what is the same for all ways to write a name: case does not matter, and `/` may be `__`."""
+    return name.casefold().replace("/", "__")
 
 
 def parse_index(data: bytes, *, gallery: str, url: str = "", is_builtin: bool = False) -> Index:
@@ -103,10 +118,13 @@ def parse_index(data: bytes, *, gallery: str, url: str = "", is_builtin: bool = 
         for node in root.value if root is not None else ():
             reading.take(node)
     return Index(
+        gallery=gallery,
+        url=url,
         entries=tuple(reading.entries.values()),
         problems=tuple(reading.problems),
         problem_count=reading.problem_count,
         sha256=hashlib.sha256(data).hexdigest(),
+        by_key=reading.entries,
     )
 
 
@@ -128,7 +146,7 @@ class _Reading:
         try:
             fields = self._reader.mapping(node)
             name = self._name(fields)
-            key = name.casefold()
+            key = key_of(name)
             if key in self.entries:
                 raise WrongNodeError("another entry before it has this name")
             if len(self.entries) >= MOST_ENTRIES:
