@@ -6,7 +6,7 @@ import asyncio
 import enum
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,6 +80,9 @@ class PlannedFile:
 
     presence: FilePresence
     """How it stands in the models folder."""
+
+    fetch_bytes: int | None
+    """What would be fetched for it. None when that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +182,6 @@ class Planner:
                 self._planned(one, size) for one, size in zip(recipe.files, told, strict=True)
             )
         )
-        to_fetch = [one for one in files if one.presence is not FilePresence.PRESENT]
         backend, presence, extra = self._backend(recipe, files)
         memory, unknown = await self._memory(recipe, files)
         is_installed = await asyncio.to_thread(self._folder.size, configuration_file(recipe.name))
@@ -188,8 +190,8 @@ class Planner:
             is_installed=is_installed is not None,
             files=files,
             written=recipe.written,
-            total_bytes=_sum(files),
-            fetch_bytes=_sum(to_fetch),
+            total_bytes=_sum(one.size_bytes for one in files),
+            fetch_bytes=_sum(one.fetch_bytes for one in files),
             free_bytes=await asyncio.to_thread(self._free_bytes),
             backend=backend,
             backend_presence=presence,
@@ -208,7 +210,14 @@ class Planner:
         else:
             presence = FilePresence.DIFFERENT
         size = there if told is None else told
-        return PlannedFile(filename=file.filename, uri=file.uri, size_bytes=size, presence=presence)
+        fetched = _sum(one.size_bytes for one in file.sources) if file.sources else size
+        return PlannedFile(
+            filename=file.filename,
+            uri=file.uri,
+            size_bytes=size,
+            presence=presence,
+            fetch_bytes=0 if presence is FilePresence.PRESENT else fetched,
+        )
 
     def _backend(
         self, recipe: Recipe, files: tuple[PlannedFile, ...]
@@ -239,7 +248,7 @@ class Planner:
         weights = _weights(recipe, files)
         if weights is None:
             return None, "it has no model file in the format GGUF"
-        size = _sum([one for one in files if one.filename.lower().endswith(GGUF_SUFFIX)])
+        size = _sum(one.size_bytes for one in files if one.filename.lower().endswith(GGUF_SUFFIX))
         if size is None:
             return None, "the size of its files is not known"
         try:
@@ -270,9 +279,9 @@ def _weights(recipe: Recipe, files: tuple[PlannedFile, ...]) -> PlannedFile | No
     return next((one for one in candidates if one.filename == named), next(iter(candidates), None))
 
 
-def _sum(files: tuple[PlannedFile, ...] | list[PlannedFile]) -> int | None:
-    sizes = [one.size_bytes for one in files]
-    return None if None in sizes else sum(one for one in sizes if one is not None)
+def _sum(sizes: Iterable[int | None]) -> int | None:
+    found = list(sizes)
+    return None if None in found else sum(one for one in found if one is not None)
 
 
 def _existing(path: Path) -> Path:

@@ -54,15 +54,10 @@ class DeleteWork:
 
 
 def deletion(name: str) -> dict[str, Any]:
-    """Return the request of a job that deletes a model.
+    """Return the request of a job that deletes a model. `request.target` has its target.
 
     Raises:
         InvalidModelNameError: If nothing can be called so.
     """
     installed_name(name, field="model")
     return {NAME: name}
-
-
-def target_of_deletion(name: str) -> str:
-    """Return what a deletion and an installation of one model have in common, as `InstallRequest.target`."""
-    return installed_name(name, field="model")
