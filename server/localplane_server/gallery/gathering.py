@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from localplane_server.downloads.progress import FileFacts, FileProgress, Phase, StagedFile
-from localplane_server.errors import LocalplaneError
+from localplane_server.errors import InvalidArgumentError, LocalplaneError
 from localplane_server.gallery.archives import Unpacked, is_archive, unpack
 from localplane_server.gallery.blocking import Advance, interruptible
 from localplane_server.gallery.conversions import convert
@@ -65,6 +65,10 @@ class Told:
         }
         self._phase = ""
 
+    def add(self, name: str, total: int | None) -> None:
+        """Tell of one more file, which is fetched only to make another of it."""
+        self._files.setdefault(name, FileState(name=name, total_bytes=total))
+
     def phase(self, phase: str) -> None:
         """Tell what the whole is busy with."""
         self._phase = phase
@@ -109,7 +113,11 @@ class Gatherer:
         self._source = source
 
     async def sizes(self, files: Sequence[GalleryFile]) -> list[int | None]:
-        """Return the size of each file, where its gallery or its source tells."""
+        """Return the size of each file, where its gallery or its source tells.
+
+        Raises:
+            SourceRefusedError: If one is where nothing may be fetched from.
+        """
         limit = asyncio.Semaphore(8)
 
         async def size(file: GalleryFile) -> int | None:
@@ -118,6 +126,9 @@ class Gatherer:
             async with limit:
                 try:
                     return (await self._source.facts(file.uri, sha256=file.sha256)).size_bytes
+                except InvalidArgumentError:
+                    # Nobody may fetch it.
+                    raise
                 except LocalplaneError:
                     # Whoever fetches it will be told why.
                     return None
@@ -140,6 +151,9 @@ class Gatherer:
         missing = [one for one in files if not await self._is_kept(one, gathered, told)]
         for one, size in zip(missing, await self.sizes(missing), strict=True):
             told.file(one.filename, total=size)
+        for one in missing:
+            for source in one.sources:
+                told.add(_source_name(one, source), source.size_bytes)
         for one in missing:
             if one.convert:
                 await self._make(one, gathered, preparing, told)
@@ -175,8 +189,12 @@ class Gatherer:
         return True
 
     async def _fetch(self, file: GalleryFile, gathered: Gathered, told: Told) -> None:
-        name = file.filename
+        staged = await self._fetched(file, file.filename, gathered, told)
+        gathered.fetched[file.filename] = staged.path
 
+    async def _fetched(
+        self, file: GalleryFile, name: str, gathered: Gathered, told: Told
+    ) -> StagedFile:
         def report(progress: FileProgress) -> None:
             told.file(
                 name, _STAGES[progress.phase], done=progress.done_bytes, total=progress.total_bytes
@@ -185,24 +203,21 @@ class Gatherer:
         told.phase("downloading")
         staged = await self._source.fetch(file.uri, sha256=file.sha256.lower(), report=report)
         told.file(name, FileStage.DONE, done=staged.size_bytes, total=staged.size_bytes)
-        gathered.fetched[name] = staged.path
         gathered.fetched_bytes += staged.size_bytes
+        return staged
 
     async def _make(
         self, file: GalleryFile, gathered: Gathered, preparing: Path, told: Told
     ) -> None:
         name = file.filename
-        sources: dict[str, StagedFile] = {}
-        told.phase("downloading")
-        told.file(name, FileStage.DOWNLOADING)
-        for one in file.sources:
-            sources[one.filename] = await self._source.fetch(
-                one.uri, sha256=one.sha256, report=lambda _progress: None
-            )
-        gathered.fetched_bytes += sum(one.size_bytes for one in sources.values())
+        sources = {
+            one.filename: await self._fetched(one, _source_name(file, one), gathered, told)
+            for one in file.sources
+        }
         target = preparing / f"made-{len(gathered.fetched)}"
         paths = {one: staged.path for one, staged in sources.items()}
         told.phase("converting")
+        told.file(name, FileStage.DOWNLOADING, done=0)
 
         def work(advance: Advance) -> int:
             return convert(file, paths, target, advance)
@@ -220,6 +235,10 @@ _STAGES = {
     Phase.VERIFYING: FileStage.VERIFYING,
     Phase.DONE: FileStage.DONE,
 }
+
+
+def _source_name(file: GalleryFile, source: GalleryFile) -> str:
+    return f"{source.filename} for {file.filename}"
 
 
 async def _unpacked(archive: Path, name: str, into: Path) -> list[Unpacked]:

@@ -153,22 +153,27 @@ def recover(folder: ModelsFolder) -> list[str]:
     for name in names:
         path = f"{FOLDER_NAME}/{name}"
         try:
-            with folder.place(f"{path}/any") as place:
-                if _is_locked(place.folder):
-                    continue
-                changes = _journal(place)
-                is_undone = _is_there(Place(place.folder, UNDO))
-                if changes and is_undone:
-                    _take_back(folder, path, changes)
-                elif changes:
-                    _carry_out(folder, path, changes)
-                concerned += [one.path for one in changes]
-            _clear(folder, path)
+            concerned += _recovered(folder, path)
         except Exception:
-            log.exception("an interrupted change cannot be finished", extra={"folder": path})
+            log.exception("an interrupted change was not finished", extra={"folder": path})
     with suppress(OSError), folder.place(FOLDER_NAME) as place:
         os.rmdir(place.name, dir_fd=place.folder)
     return concerned
+
+
+def _recovered(folder: ModelsFolder, path: str) -> list[str]:
+    with folder.place(f"{path}/any") as place:
+        if _is_locked(place.folder):
+            return []
+        changes = _journal(place)
+        try:
+            if changes and _is_there(Place(place.folder, UNDO)):
+                _take_back(folder, path, changes)
+            elif changes:
+                _carry_out(folder, path, changes)
+        finally:
+            _clear(folder, path)
+    return [one.path for one in changes]
 
 
 def _carry_out(folder: ModelsFolder, path: str, changes: list[Change]) -> None:

@@ -92,11 +92,12 @@ class InstallRequest:
         A model whose name is in a file that is still to be fetched goes by where that file is.
         """
         if self.name:
-            return installed_name(self.name)
+            return target(self.name)
         if self.id:
-            return self.id.rpartition("@")[2].replace("/", "__").lower()
+            gallery, at, name = self.id.partition("@")
+            return target(name if at else gallery)
         named = (self.config_file or {}).get("name")
-        return str(named).replace("/", "__") if named else self.config_url or self.url
+        return target(str(named)) if named else self.config_url or self.url
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> InstallRequest:
@@ -131,6 +132,11 @@ class InstallRequest:
         if self.config_file is not None:
             content["config_file"] = dict(self.config_file)
         return content
+
+
+def target(name: str) -> str:
+    """Return what installations and deletions of the model of a name have in common."""
+    return name.replace("/", "__").lower()
 
 
 def check_files(files: tuple[GalleryFile, ...], *, field: str) -> None:

@@ -6,13 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import yaml
+
 from localplane_server.errors import InvalidArgumentError
+from localplane_server.gallery.conversions import check_conversion
 from localplane_server.gallery.entry import GalleryEntry, GalleryFile
 from localplane_server.gallery.file_names import check_template_name, installed_name, shown
 from localplane_server.gallery.model_settings import check_settings, merged
 from localplane_server.gallery.recipe import PromptTemplate, Recipe, one_of_each
 from localplane_server.gallery.request import InstallRequest, check_files
+from localplane_server.gallery.yaml_values import NodeReader, WrongNodeError
 from localplane_server.models.configuration import ConfigurationError, parse_mapping
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 LARGEST_DOCUMENT = 1 << 20
 """Bytes of the largest configuration that is fetched."""
@@ -81,6 +87,9 @@ class Resolver:
         else:
             recipe = _recipe(request, _Base(configuration=request.config_file), origin={})
         check_files(recipe.files, field="files")
+        for number, one in enumerate(recipe.files):
+            if one.convert:
+                check_conversion(one, field=f"files[{number}].convert")
         recipe.check()
         return recipe
 
@@ -133,11 +142,30 @@ class Resolver:
             # Nobody asked for it only if it changed.
             raise RuntimeError(url)
         try:
-            return parse_mapping(document.content.decode())
-        except (ConfigurationError, UnicodeDecodeError) as error:
-            cause = str(error) if isinstance(error, ConfigurationError) else "is not UTF-8"
-            message = f"cannot use the configuration at {url}: it {cause}"
+            text = document.content.decode()
+        except UnicodeDecodeError as error:
+            message = f"cannot use the configuration at {url}: it is not UTF-8"
             raise InvalidArgumentError(message, url=url) from error
+        return _parsed(text, f"the configuration at {url}: it", url)
+
+
+def _parsed(text: str, what: str, url: str) -> Mapping[str, Any]:
+    """Return the mapping that a text in YAML holds, of values that JSON knows.
+
+    Raises:
+        InvalidArgumentError: If it is none, says a key twice, or grows when it is read.
+    """
+    try:
+        # First whether it may be read at all.
+        parse_mapping(text)
+        node = yaml.compose(text, Loader=_Loader)
+        content = {} if node is None else NodeReader().value(node)
+    except ConfigurationError as error:
+        raise InvalidArgumentError(f"cannot use {what} {error}", url=url) from error
+    except WrongNodeError as error:
+        message = f"cannot use {what} is not YAML that can be used: {error}"
+        raise InvalidArgumentError(message, url=url) from error
+    return dict(content)
 
 
 def _recipe(
@@ -181,11 +209,7 @@ def _base(content: Mapping[str, Any], url: str) -> _Base:
     given = content.get("config_file")
     configuration = None
     if isinstance(given, str) and given.strip():
-        try:
-            configuration = parse_mapping(given)
-        except ConfigurationError as error:
-            message = f"cannot use the configuration at {url}: its config_file {error}"
-            raise InvalidArgumentError(message, url=url) from error
+        configuration = _parsed(given, f"the configuration at {url}: its config_file", url)
     elif isinstance(given, Mapping):
         configuration = dict(given)
     elif given not in (None, ""):
