@@ -19,8 +19,15 @@ from localplane_server.downloads.downloader import Downloader
 from localplane_server.downloads.endpoints import Endpoints
 from localplane_server.errors import StartupError
 from localplane_server.events import Events, PredictionFinished, RequestFinished, RequestStarted
+from localplane_server.gallery.changes import Changes
+from localplane_server.gallery.deletion import Remover
 from localplane_server.gallery.galleries import Galleries
+from localplane_server.gallery.installation import Installer
+from localplane_server.gallery.loaded_models import LoadedModels
+from localplane_server.gallery.models_folder import ModelsFolder
+from localplane_server.gallery.resolution import Resolver
 from localplane_server.gallery.source_check import SourceCheck
+from localplane_server.gallery.works import DELETE, INSTALL, DeleteWork, InstallWork
 from localplane_server.inference.counting import PredictionCounter
 from localplane_server.inference.embedding import Embedder
 from localplane_server.inference.generation import TextGenerator
@@ -252,8 +259,16 @@ async def running(
         )
         await galleries.load()
         stack.callback(galleries.close)
-        # Left before all that its work uses is taken down.
-        works: dict[str, Work] = {}
+        changes = Changes(ModelsFolder(models_dir), settings.data_dir / "staging", catalog)
+        await changes.recover()
+        unloader = LoadedModels(scheduler, grace_seconds=settings.shutdown_grace)
+        resolver = Resolver(galleries, downloader)
+        installer = Installer(changes, resolver, downloader, catalog, unloader)
+        works: dict[str, Work] = {
+            INSTALL: InstallWork(installer),
+            DELETE: DeleteWork(Remover(changes, catalog, unloader)),
+        }
+        # Left before all that their work uses is taken down.
         jobs = await stack.enter_async_context(
             Jobs(SqliteJobRecords(database), works, bus, parallel=settings.parallel_jobs)
         )

@@ -93,7 +93,6 @@ class JobRunner:
             job = queued.after(JobEvent.START, self._now())
             live = self._live_of(job)
             live.work = asyncio.create_task(self._do(job))
-            self._journal.note(job)
             self.publish(job, before=queued)
             self._begin(job, live, self._follow(job.id, live, live.work))
 
@@ -173,7 +172,9 @@ class JobRunner:
         work = self._works.get(job.kind)
         if work is None:
             raise LocalplaneError(f"cannot do a job of the kind {job.kind}", kind=job.kind)
-        return await work.run(job.request, partial(self._report, job.id))
+        # Before it begins, so that a run after this one knows that it is not the first.
+        await self._journal.write(job)
+        return await work.run(job.request, partial(self._report, job.id), is_again=job.runs > 1)
 
     async def _follow(
         self, job_id: str, live: _Live, work: asyncio.Task[Mapping[str, Any]]

@@ -12,6 +12,7 @@ from localplane.v1 import (
 )
 from localplane_server.gallery.galleries import Galleries
 from localplane_server.gallery.source import SourceState
+from localplane_server.gallery.works import DELETE, INSTALL, deletion
 from localplane_server.gallery_setting import GallerySetting
 from localplane_server.jobs.job import Job
 from localplane_server.jobs.jobs import Jobs
@@ -26,7 +27,6 @@ from localplane_server.rpc.http_facts import (
     http_fact,
 )
 from localplane_server.rpc.install_requests import install_request
-from localplane_server.rpc.job_convert import DELETE, INSTALL
 from localplane_server.rpc.pages import next_page_headers
 
 
@@ -93,7 +93,7 @@ class GalleryServicer(gallery_service_pb2_grpc.GalleryServiceServicer):
         job = await self._jobs.submit(
             DELETE,
             name.replace("/", "__").lower(),
-            {"name": name},
+            deletion(name),
             request_id=_request_id(request, context),
         )
         return self._reference(job, context)

@@ -5,14 +5,10 @@ from __future__ import annotations
 from google.protobuf.struct_pb2 import Struct
 
 from localplane.v1 import job_pb2
+from localplane_server.gallery.works import DELETE
 from localplane_server.jobs.job import Job, JobState
 from localplane_server.jobs.progress import FileStage, FileState, eta_seconds
 from localplane_server.rpc.convert import timestamp
-
-INSTALL = "install"
-"""The kind of jobs that install a model."""
-DELETE = "delete"
-"""The kind of jobs that delete a model."""
 
 STATES = {
     JobState.QUEUED: job_pb2.JOB_STATE_QUEUED,

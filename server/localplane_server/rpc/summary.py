@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from localplane.v1 import summary_pb2
 from localplane_server import __version__
 from localplane_server.config import Settings
+from localplane_server.gallery.works import DELETE
 from localplane_server.jobs.jobs import Jobs
 from localplane_server.models.catalog import ModelCatalog
 from localplane_server.p2p.network import Network
@@ -15,7 +16,7 @@ from localplane_server.rpc.base_url import base_url
 from localplane_server.rpc.convert import backend_to_proto, model_to_proto
 from localplane_server.rpc.http_facts import BASE_URL
 from localplane_server.rpc.installed_backends import installed_to_proto
-from localplane_server.rpc.job_convert import DELETE, job_model
+from localplane_server.rpc.job_convert import job_model
 from localplane_server.scheduling.actor import BackendState
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler

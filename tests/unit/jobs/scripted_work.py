@@ -17,6 +17,7 @@ class ScriptedWork:
 
     def __init__(self) -> None:
         self.begun: list[str] = []
+        self.is_again: dict[str, bool] = {}
         self.discarded: list[str] = []
         self.at_work: set[str] = set()
         self.most_at_work = 0
@@ -30,11 +31,16 @@ class ScriptedWork:
         return self.outcomes.setdefault(name, asyncio.get_running_loop().create_future())
 
     async def run(
-        self, request: Mapping[str, Any], report: Callable[[JobProgress], None]
+        self,
+        request: Mapping[str, Any],
+        report: Callable[[JobProgress], None],
+        *,
+        is_again: bool,
     ) -> Mapping[str, Any]:
         name = request["name"]
         assert name not in self.at_work
         self.begun.append(name)
+        self.is_again[name] = is_again
         self.reports[name] = report
         self.at_work.add(name)
         self.most_at_work = max(self.most_at_work, len(self.at_work))

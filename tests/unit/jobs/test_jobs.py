@@ -493,6 +493,8 @@ async def test_sudden_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             resumed = other.jobs.get(job.id)
 
     assert 2 == running.runs
+    assert {"a": False} == one.work.is_again
+    assert {"a": True} == other.work.is_again
     assert (7, 10, files) == (
         running.progress.done_bytes,
         running.progress.total_bytes,
