@@ -302,7 +302,7 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def serving() -> Generator[FileServer]:
     """Serve nothing yet on a free port for as long as the context is open."""
-    handler = type("Handler", (_Handler,), {})
+    handler: Any = type("Handler", (_Handler,), {})
     with _Server(handler) as server:
         files = handler.files = FileServer(server.server_address[1])
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
