@@ -277,7 +277,13 @@ class _Forward:
     def read(self, size: int) -> bytes:
         if size > LARGEST_HEADER:
             raise ArchiveRefusedError(self._name, "a header in it is too large")
-        data = self._stream.read(size)
+        try:
+            data = self._stream.read(size)
+        except OSError as error:
+            # Not the disk: the library says so of packed data that are damaged.
+            if error.errno is not None:
+                raise
+            raise ArchiveRefusedError(self._name, f"it is damaged: {error}") from error
         self._at += len(data)
         self._allowance.read(len(data))
         return data

@@ -216,24 +216,39 @@ def _make(folder: ModelsFolder, path: str, change: Change) -> None:
 
 
 def _take_back(folder: ModelsFolder, path: str, changes: list[Change]) -> None:
-    """Undo changes, as far as they are made, and forget the journal."""
+    """Undo changes, as far as they are made, and forget the journal.
+
+    What cannot be undone holds up nothing else; the journal stays then, for the next time.
+    """
+    failures: list[Exception] = []
     for change in reversed(changes):
-        with folder.place(f"{path}/{JOURNAL}") as aside:
-            new, old = Place(aside.folder, change.new), Place(aside.folder, change.old)
-            is_made = change.new and not _is_there(new)
-            if _is_there(old):
-                with folder.place(change.path, is_made=True) as place:
-                    if is_made:
-                        _keep(place, new, is_replaced=True)
+        try:
+            _unmake(folder, path, change)
+        except Exception as error:  # noqa: BLE001 - told below
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    _forget(folder, path)
+
+
+def _unmake(folder: ModelsFolder, path: str, change: Change) -> None:
+    with folder.place(f"{path}/{JOURNAL}") as aside:
+        new, old = Place(aside.folder, change.new), Place(aside.folder, change.old)
+        is_made = bool(change.new) and not _is_there(new)
+        if _is_there(old):
+            with folder.place(change.path, is_made=True) as place:
+                if is_made:
+                    _keep(place, new, is_replaced=True)
+                # What was to be replaced may still be there, and be kept aside as well.
+                if not _is_same(old, place):
                     _rename(old, place)
                     os.fsync(place.folder)
-            elif is_made:
-                with suppress(FileNotFoundError), folder.place(change.path) as place:
-                    _rename(place, new)
-                    os.fsync(place.folder)
-            os.fsync(aside.folder)
-        folder.remove_empty_folders(change.path)
-    _forget(folder, path)
+        elif is_made:
+            with suppress(FileNotFoundError), folder.place(change.path) as place:
+                _rename(place, new)
+                os.fsync(place.folder)
+        os.fsync(aside.folder)
+    folder.remove_empty_folders(change.path)
 
 
 def _keep(place: Place, old: Place, *, is_replaced: bool) -> None:
@@ -306,6 +321,18 @@ def _is_there(place: Place) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _is_same(one: Place, other: Place) -> bool:
+    try:
+        return os.path.samestat(
+            *(
+                os.stat(each.name, dir_fd=each.folder, follow_symlinks=False)
+                for each in (one, other)
+            )
+        )
+    except FileNotFoundError:
+        return False
 
 
 def _write(place: Place, text: str) -> None:
