@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Self
 
 import click
 
+from localplane_server.cli.galleries import galleries, search_models
 from localplane_server.cli.served_models import list_served, show_model
 from localplane_server.cli.session import ERROR, error_json
 from localplane_server.config import default_data_dir
@@ -41,6 +42,8 @@ def models() -> None:
 
 models.add_command(list_served)
 models.add_command(show_model)
+models.add_command(search_models)
+models.add_command(galleries)
 
 
 @models.command("list")

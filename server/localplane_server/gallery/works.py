@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from localplane_server.errors import InvalidArgumentError
+from localplane_server.errors import InvalidArgumentError, ModelNotFoundError
 from localplane_server.gallery.deletion import Remover
 from localplane_server.gallery.file_names import installed_name
 from localplane_server.gallery.installation import Installer
@@ -25,8 +25,10 @@ class InstallWork:
     def __init__(self, installer: Installer) -> None:
         self._installer = installer
 
-    async def run(self, request: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
-        """See `Work`."""
+    async def run(
+        self, request: Mapping[str, Any], report: Report, *, is_again: bool
+    ) -> Mapping[str, Any]:
+        """See `Work`. What is installed already is not installed anew, so every run may be the first."""
         installed = await self._installer.install(InstallRequest.from_json(request), report)
         return installed.to_json()
 
@@ -41,12 +43,20 @@ class DeleteWork:
     def __init__(self, remover: Remover) -> None:
         self._remover = remover
 
-    async def run(self, request: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
+    async def run(
+        self, request: Mapping[str, Any], report: Report, *, is_again: bool
+    ) -> Mapping[str, Any]:
         """See `Work`."""
         name = request.get(NAME)
         if not isinstance(name, str):
             raise InvalidArgumentError("cannot delete a model without its name", field=NAME)
-        removed = await self._remover.delete(name, report)
+        try:
+            removed = await self._remover.delete(name, report)
+        except ModelNotFoundError:
+            if not is_again:
+                raise
+            # The service ended between the deletion and the end of the job. What it came to is not known any more.
+            return {NAME: name, "removed": [], "kept": [], "freed_bytes": 0}
         return removed.to_json()
 
     async def discard(self, request: Mapping[str, Any]) -> None:

@@ -8,14 +8,10 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any
 
 from localplane_server.errors import LocalplaneError
 from localplane_server.jobs.progress import JobProgress
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-
 
 _MULTICAST = 1 << 40
 
@@ -141,8 +137,8 @@ class Job:
     """How far it has come."""
     rate: float | None = None
     """Bytes per second of late. None while that is not known, and when it does not run."""
-    result: Mapping[str, Any] = NOTHING
-    """What its work came to, as JSON has it. Empty before it completed."""
+    result: Mapping[str, Any] | None = None
+    """What its work came to, as JSON has it. None if it did not complete."""
     error: JobError | None = None
     """Why it failed. None if it did not."""
 

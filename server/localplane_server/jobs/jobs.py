@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,16 +18,13 @@ from localplane_server.errors import (
     DrainingError,
     JobFinishedError,
     JobNotFoundError,
-    LocalplaneError,
 )
-from localplane_server.jobs.job import Job, JobError, JobEvent, JobState, new_job_id
+from localplane_server.jobs.job import Job, JobEvent, JobState, new_job_id
 from localplane_server.jobs.journal import JobJournal, JobRecords
-from localplane_server.jobs.progress import JobProgress, RateMeter
 from localplane_server.jobs.queue import JobQueue
 from localplane_server.jobs.request_ids import RequestIds, RequestKey
+from localplane_server.jobs.runner import JobRunner
 from localplane_server.jobs.work import Work
-
-log = logging.getLogger(__name__)
 
 PARALLEL_JOBS = 2
 """Jobs of one kind that run at a time, unless somebody says otherwise."""
@@ -40,20 +36,6 @@ WRITE_SECONDS = 1.0
 """How long progress may wait to be written."""
 PRUNE_SECONDS = 3600.0
 """How often old jobs are looked for."""
-
-
-@dataclass(slots=True)
-class _Live:
-    """What goes on with a job that is not finished."""
-
-    activity: asyncio.Task[None] | None = None
-    """Moves the job from one state to the next. Nobody cancels it."""
-    work: asyncio.Task[Mapping[str, Any]] | None = None
-    """Does its work."""
-    stop: JobEvent | None = None
-    """Why its work was cancelled. None if it was not."""
-    meter: RateMeter = field(default_factory=RateMeter)
-    """How fast it goes."""
 
 
 class Jobs:
@@ -83,14 +65,13 @@ class Jobs:
             clock: Seconds that only go forward, for rates.
             now: The time of day.
         """
-        self._works = works
         self._bus = bus
         self._clock = clock
         self._now = now
         self._queue = JobQueue(parallel)
         self._journal = JobJournal(records)
+        self._runner = JobRunner(self._queue, self._journal, works, bus, clock=clock, now=now)
         self._request_ids = RequestIds()
-        self._live: dict[str, _Live] = {}
         self._entries: dict[str, asyncio.Task[None]] = {}
         self._key_writes: set[asyncio.Task[None]] = set()
         self._next_number = 1
@@ -107,7 +88,7 @@ class Jobs:
             self._take_up(job)
         await self._prune()
         self._is_open = True
-        self._start_what_can()
+        self._runner.open()
         return self
 
     async def __aexit__(
@@ -118,10 +99,7 @@ class Jobs:
     ) -> None:
         """Interrupt what runs and write everything down."""
         self._is_open = False
-        for live in self._live.values():
-            self._stop(live, JobEvent.INTERRUPT)
-        while busy := [one.activity for one in self._live.values() if one.activity is not None]:
-            await asyncio.wait(busy)
+        await self._runner.close()
         if entering := {*self._entries.values(), *self._key_writes}:
             await asyncio.wait(entering)
         await self._journal.write_rest(is_durable=True)
@@ -132,10 +110,9 @@ class Jobs:
         while True:
             await asyncio.sleep(WRITE_SECONDS)
             await self._journal.write_rest()
-            for job_id, live in list(self._live.items()):
-                if live.work is not None:
-                    # Its rate changes with the time, most of all when nothing comes in.
-                    self._bus.emit(events.JobChanged(job=job_id, progress_only=True))
+            for job_id in self._runner.running():
+                # Its rate changes with the time, most of all when nothing comes in.
+                self._bus.emit(events.JobChanged(job=job_id, progress_only=True))
             if self._clock() >= prune_at:
                 await self._prune()
                 prune_at = self._clock() + PRUNE_SECONDS
@@ -162,10 +139,8 @@ class Jobs:
         if job is None or job.id in self._entries:
             # It is none before it is written down.
             return None
-        live = self._live.get(job.id)
-        if live is None or live.work is None:
-            return job
-        return replace(job, rate=live.meter.rate(self._clock()))
+        rate = self._runner.rate(job)
+        return job if rate is None else replace(job, rate=rate)
 
     def unfinished(self) -> list[Job]:
         """Return the jobs that are not finished."""
@@ -176,8 +151,8 @@ class Jobs:
     ) -> Job:
         """Have something done, and return the job that does it once that will survive whatever happens.
 
-        What is asked for again while it is not finished is not done twice: the answer is the same job. What works on
-        the same target is done in the order in which it was asked for.
+        What is asked for again while it is not finished is not done twice: the answer is the same job, which goes on if
+        it was paused. What works on the same target is done in the order in which it was asked for.
 
         Args:
             kind: Which work it is.
@@ -196,10 +171,14 @@ class Jobs:
         request = orjson.loads(orjson.dumps(dict(request)))
         now = self._now()
         key = RequestKey.of(request_id, (kind, target, request)) if request_id else None
-        job = None
-        if key is not None and (known := self._request_ids.job_of(key, now)):
-            job, key = self._queue.get(known), None
-        job = job or self._queue.twin(kind, target, request)
+        job = self._queue.twin(kind, target, request)
+        if job is not None and self._runner.is_being_cancelled(job):
+            job = None
+        is_resumed = job is not None and job.state is JobState.PAUSED
+        if key is not None:
+            known = self._queue.get(self._request_ids.job_of(key, now))
+            if known is not None:
+                job, key, is_resumed = known, None, False
         is_new = job is None
         if job is None:
             job = Job(
@@ -226,6 +205,9 @@ class Jobs:
             await asyncio.shield(writing)
         if (entry := self._entries.get(job.id)) is not None:
             await asyncio.shield(entry)
+        if is_resumed:
+            with contextlib.suppress(JobFinishedError):
+                await self.resume(job.id)
         return self.find(job.id) or job
 
     async def cancel(self, job_id: str) -> Job:
@@ -238,7 +220,7 @@ class Jobs:
         job = self.get(job_id)
         self._check_unfinished(job, "cancel")
         while not (job := self.get(job.id)).state.is_finished:
-            await self._bring(job, JobEvent.CANCEL)
+            await self._runner.bring(job, JobEvent.CANCEL)
         if job.state is not JobState.CANCELLED:
             raise JobFinishedError("cancel", job.id, job.state.value)
         return job
@@ -255,7 +237,7 @@ class Jobs:
         job = self.get(job_id)
         while job.state is not JobState.PAUSED:
             self._check_unfinished(job, "pause")
-            await self._bring(job, JobEvent.PAUSE)
+            await self._runner.bring(job, JobEvent.PAUSE)
             job = self.get(job.id)
         return job
 
@@ -267,114 +249,12 @@ class Jobs:
             JobFinishedError: If it is finished.
         """
         job = self.get(job_id)
-        while True:
-            self._check_unfinished(job, "resume")
-            live = self._live_of(job)
-            if live.activity is not None and (live.work is None or live.stop is not None):
-                await asyncio.wait({live.activity})
-            elif job.state is JobState.PAUSED:
-                await self._bring(job, JobEvent.RESUME)
-            else:
-                return job
+        self._check_unfinished(job, "resume")
+        while job.state is JobState.PAUSED or self._runner.is_leaving(job):
+            await self._runner.bring(job, JobEvent.RESUME)
             job = self.get(job.id)
-
-    # How a job moves: one activity at a time, in a task of its own. A state is written down before anybody sees it.
-
-    async def _bring(self, job: Job, event: JobEvent) -> None:
-        """Have an event happen to a job, or wait for what is happening to it already."""
-        live = self._live_of(job)
-        if live.activity is None:
-            self._begin(job, live, self._settle(job.id, event))
-        else:
-            self._stop(live, event)
-        if live.activity is not None:
-            await asyncio.wait({live.activity})
-
-    def _begin(self, job: Job, live: _Live, activity: Coroutine[Any, Any, None]) -> None:
-        self._queue.set_busy(job.id, is_busy=True)
-        live.activity = asyncio.create_task(activity)
-        live.activity.add_done_callback(partial(self._ended, job.id))
-
-    def _ended(self, job_id: str, activity: asyncio.Task[None]) -> None:
-        live = self._live.pop(job_id)
-        live.activity = None
-        self._queue.set_busy(job_id, is_busy=False)
-        if not activity.cancelled() and (error := activity.exception()) is not None:
-            log.error("a job could not be moved", exc_info=error, extra={"job": job_id})
-        self._start_what_can()
-
-    def _stop(self, live: _Live, event: JobEvent) -> None:
-        """Cancel the work of a job, once: a second time would disturb it while it puts things in order."""
-        if live.work is None:
-            return
-        if live.stop is None:
-            live.work.cancel()
-        if live.stop is None or event is JobEvent.CANCEL:
-            live.stop = event
-
-    def _start_what_can(self) -> None:
-        if not self._is_open:
-            return
-        for queued in self._queue.startable():
-            job = queued.after(JobEvent.START, self._now())
-            live = self._live_of(job)
-            live.work = asyncio.create_task(self._do(job))
-            self._journal.note(job)
-            self._publish(job, before=queued)
-            self._begin(job, live, self._follow(job.id, live, live.work))
-
-    async def _do(self, job: Job) -> Mapping[str, Any]:
-        work = self._works.get(job.kind)
-        if work is None:
-            raise LocalplaneError(f"cannot do a job of the kind {job.kind}", kind=job.kind)
-        return await work.run(job.request, partial(self._report, job.id))
-
-    async def _follow(
-        self, job_id: str, live: _Live, work: asyncio.Task[Mapping[str, Any]]
-    ) -> None:
-        await asyncio.wait({work})
-        live.work = None
-        if work.cancelled():
-            error: BaseException | None = asyncio.CancelledError()
-        else:
-            error = work.exception()
-        if error is None:
-            await self._settle(job_id, JobEvent.COMPLETE, result=work.result())
-        elif live.stop is not None:
-            # Whatever the work says when it is stopped, that is why it ended.
-            await self._settle(job_id, live.stop)
-        else:
-            if not isinstance(error, LocalplaneError):
-                log.error(
-                    "a job failed in an unforeseen way", exc_info=error, extra={"job": job_id}
-                )
-            await self._settle(job_id, JobEvent.FAIL, error=JobError.of(error))
-
-    async def _settle(
-        self,
-        job_id: str,
-        event: JobEvent,
-        *,
-        result: Mapping[str, Any] | None = None,
-        error: JobError | None = None,
-    ) -> None:
-        if event is JobEvent.CANCEL:
-            await self._discard(self.get(job_id))
-        before = self.get(job_id)
-        job = before.after(event, self._now())
-        if result is not None:
-            job = replace(job, result=dict(result))
-        job = replace(job, error=error)
-        await self._journal.write(job)
-        self._publish(job, before=before)
-
-    async def _discard(self, job: Job) -> None:
-        try:
-            if (work := self._works.get(job.kind)) is not None:
-                await work.discard(job.request)
-        except Exception:
-            # It is cancelled all the same; what is left is removed when it is old.
-            log.exception("cannot throw away what a job fetched", extra={"job": job.id})
+            self._check_unfinished(job, "resume")
+        return job
 
     async def _enter(self, job: Job, key: RequestKey | None) -> None:
         try:
@@ -386,8 +266,8 @@ class Jobs:
         finally:
             del self._entries[job.id]
         self._queue.set_busy(job.id, is_busy=False)
-        self._publish(job, before=None)
-        self._start_what_can()
+        self._runner.publish(job, before=None)
+        self._runner.start_what_can()
 
     async def _enter_key(self, key: RequestKey, job: Job, entry: asyncio.Task[None] | None) -> None:
         try:
@@ -407,54 +287,20 @@ class Jobs:
             self._queue.put(job)
             self._journal.note(job)
 
-    def _report(self, job_id: str, told: JobProgress) -> None:
-        job = self._queue.get(job_id)
-        live = self._live.get(job_id)
-        if job is None or live is None or live.work is None:
-            # Work that was stopped has a last word; the job has moved on.
-            return
-        progress = told.after(job.progress)
-        at = self._clock()
-        live.meter.add(at, progress.done_bytes)
-        fetched = progress.done_bytes - job.progress.done_bytes
-        job = replace(job, progress=progress)
-        self._queue.put(job)
-        self._journal.note(job)
-        if fetched:
-            self._bus.emit(events.JobFetched(kind=job.kind, bytes_count=fetched))
-        self._bus.emit(events.JobChanged(job=job_id, progress_only=True))
-
-    def _publish(self, job: Job, *, before: Job | None) -> None:
-        self._queue.put(job)
-        self._bus.emit(
-            events.JobMoved(
-                job=job.id,
-                kind=job.kind,
-                target=job.target,
-                before=before.state.value if before else "",
-                state=job.state.value,
-                reason=job.error.reason if job.error else "",
-                message=job.error.message if job.error else "",
-            )
-        )
-        self._bus.emit(events.JobChanged(job=job.id))
-
     async def _prune(self) -> None:
         now = self._now()
         oldest = now - timedelta(days=KEPT_DAYS)
-        finished = [job for job in self.all() if job.finished_at is not None]
-        old = [job.id for job in finished if (job.finished_at or now) < oldest]
-        extra = len(finished) - len(old) - MOST_KEPT
-        if extra > 0:
-            kept = [job for job in finished if (job.finished_at or now) >= oldest]
-            old += [job.id for job in kept[:extra]]
+        latest = reversed(self.all())
+        finished = [(job.id, job.finished_at) for job in latest if job.finished_at is not None]
+        old = [
+            job_id
+            for place, (job_id, at) in enumerate(finished)
+            if place >= MOST_KEPT or at < oldest
+        ]
         for job_id in old:
             self._queue.remove(job_id)
             self._bus.emit(events.JobChanged(job=job_id))
         await self._journal.remove(old, keys_before=self._request_ids.forget_old(now))
-
-    def _live_of(self, job: Job) -> _Live:
-        return self._live.setdefault(job.id, _Live())
 
     def _check_unfinished(self, job: Job, verb: str) -> None:
         if job.state.is_finished:

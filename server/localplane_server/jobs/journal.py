@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from localplane_server.jobs.job import NOTHING, Job, JobError, JobState
+from localplane_server.jobs.job import Job, JobError, JobState
 from localplane_server.jobs.progress import FileStage, FileState, JobProgress
 from localplane_server.jobs.request_ids import RememberedKey, RequestKey
 from localplane_server.state.job_records import JobRow, KeyRow
@@ -127,7 +127,7 @@ def _row(job: Job) -> JobRow:
         done_bytes=progress.done_bytes,
         total_bytes=progress.total_bytes,
         files=_text([(f.name, f.done_bytes, f.total_bytes, f.stage.value) for f in progress.files]),
-        result=_text(job.result),
+        result=None if job.result is None else _text(job.result),
         error=_text([job.error.message, job.error.reason, job.error.metadata])
         if job.error
         else None,
@@ -156,7 +156,7 @@ def _job(row: JobRow) -> Job:
             total_bytes=row.total_bytes,
             files=files,
         ),
-        result=orjson.loads(row.result) or NOTHING,
+        result=None if row.result is None else orjson.loads(row.result),
         error=None if row.error is None else JobError(*orjson.loads(row.error)),
     )
 

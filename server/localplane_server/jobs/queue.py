@@ -39,6 +39,10 @@ class JobQueue:
         """Return a job, or None when there is none of that identifier."""
         return self._jobs.get(job_id)
 
+    def known(self, job_id: str) -> Job:
+        """Return a job that is there."""
+        return self._jobs[job_id]
+
     def put(self, job: Job) -> None:
         """Add a job behind all others, or put it in place of what was known of it."""
         self._jobs[job.id] = job

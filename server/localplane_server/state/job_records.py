@@ -27,7 +27,7 @@ class JobRow(NamedTuple):
     done_bytes: int
     total_bytes: int | None
     files: str
-    result: str
+    result: str | None
     error: str | None
 
 

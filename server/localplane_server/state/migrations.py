@@ -54,7 +54,7 @@ MIGRATIONS: tuple[str, ...] = (
         done_bytes INTEGER NOT NULL,
         total_bytes INTEGER,
         files TEXT NOT NULL,
-        result TEXT NOT NULL,
+        result TEXT,
         error TEXT
     ) STRICT;
     CREATE TABLE job_keys (
