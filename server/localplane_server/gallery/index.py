@@ -113,10 +113,11 @@ def parse_index(data: bytes, *, gallery: str, url: str = "", is_builtin: bool = 
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reading.take_pieces(data, error)
     else:
-        if root is not None and not isinstance(root, yaml.SequenceNode):
+        if isinstance(root, yaml.SequenceNode):
+            for node in root.value:
+                reading.take(node)
+        elif root is not None and root.value:
             raise UnreadableIndexError("it is no list of entries")
-        for node in root.value if root is not None else ():
-            reading.take(node)
     return Index(
         gallery=gallery,
         url=url,

@@ -13,6 +13,8 @@ from yaml.constructor import SafeConstructor
 
 MOST_ENTRY = 4 << 20
 """What one value may hold once every alias is replaced by what it stands for, in characters."""
+MOST_MERGED = 2_000_000
+"""How many fields all mappings of an index together may take from others."""
 DEEPEST = 100
 """How deep values may be nested. Messages of gRPC, in which they are told, allow as much."""
 
@@ -44,7 +46,10 @@ class NodeReader:
         """Characters of all that was read, counted as often as it is there."""
         # The node is kept with its value, so that no other one gets its identity.
         self._known: dict[int, tuple[yaml.Node, Any, int]] = {}
+        self._known_fields: dict[int, tuple[yaml.Node, dict[str, yaml.Node]]] = {}
         self._open: set[int] = set()
+        self._merging: set[int] = set()
+        self._merged = 0
         self._depth = 0
 
     def text(self, node: yaml.Node) -> str:
@@ -66,9 +71,15 @@ class NodeReader:
         raise WrongNodeError("there is no list where one belongs", node)
 
     def mapping(self, node: yaml.Node) -> dict[str, yaml.Node]:
-        """Return the nodes of a mapping by key, merges done: what is written there wins."""
+        """Return the nodes of a mapping by key, merges done: what is written there wins.
+
+        Not to be changed: whoever asks again gets the same.
+        """
         if not isinstance(node, yaml.MappingNode):
             raise WrongNodeError("there is no mapping where one belongs", node)
+        known = self._known_fields.get(id(node))
+        if known is not None:
+            return known[1]
         fields: dict[str, yaml.Node] = {}
         merged: list[yaml.Node] = []
         for key, value in node.value:
@@ -80,20 +91,32 @@ class NodeReader:
             if key.value in fields:
                 raise WrongNodeError(f"the key {key.value[:100]!r} is there twice", key)
             fields[key.value] = value
-        if not merged:
-            return fields
-        if id(node) in self._open:
+        if merged:
+            self._merge(node, merged, fields)
+            self._known_fields[id(node)] = (node, fields)
+        return fields
+
+    def _merge(
+        self, node: yaml.Node, merged: list[yaml.Node], fields: dict[str, yaml.Node]
+    ) -> None:
+        """Add to a mapping what it merges and does not say itself."""
+        if id(node) in self._merging:
             raise WrongNodeError("it merges itself", node)
-        self._open.add(id(node))
+        if len(self._merging) >= DEEPEST:
+            raise WrongNodeError(f"it merges more than {DEEPEST} deep", node)
+        self._merging.add(id(node))
         try:
             for value in merged:
                 many = isinstance(value, yaml.SequenceNode)
                 for one in value.value if many else (value,):
-                    for name, inherited in self.mapping(one).items():
-                        fields.setdefault(name, inherited)
+                    inherited = self.mapping(one)
+                    self._merged += len(inherited)
+                    if self._merged > MOST_MERGED:
+                        raise _too_large(node)
+                    for name, inherited_value in inherited.items():
+                        fields.setdefault(name, inherited_value)
         finally:
-            self._open.discard(id(node))
-        return fields
+            self._merging.discard(id(node))
 
     def value(self, node: yaml.Node) -> Any:
         """Return what a node stands for."""
@@ -115,11 +138,7 @@ class NodeReader:
             value: Any
             if isinstance(node, yaml.MappingNode):
                 _check_tag(node, "map")
-                # A mapping that merges itself is found here: `mapping` must not see it as open.
-                self._open.discard(id(node))
-                fields = self.mapping(node)
-                self._open.add(id(node))
-                value = {name: self.value(one) for name, one in fields.items()}
+                value = {name: self.value(one) for name, one in self.mapping(node).items()}
                 self._add_weight(sum(map(len, value)), node)
             else:
                 _check_tag(node, "seq")
