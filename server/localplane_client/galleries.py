@@ -86,6 +86,31 @@ class GalleryMethods:
             request_id=request_id,
         )
 
+    @unary("GalleryService/PlanModel", gallery_pb2.ModelPlan)
+    def plan_model(
+        self,
+        model: str = "",
+        *,
+        url: str = "",
+        config_url: str = "",
+        config_file: Mapping[str, Any] | None = None,
+        name: str = "",
+        overrides: Mapping[str, Any] | None = None,
+        files: Iterable[gallery_pb2.GalleryFile] = (),
+        variant: str = "",
+    ) -> gallery_service_pb2.PlanModelRequest:
+        """Find out what installing a model would come to, without fetching or changing anything."""
+        return gallery_service_pb2.PlanModelRequest(
+            id=model,
+            url=url,
+            config_url=config_url,
+            config_file=_struct(config_file),
+            name=name,
+            overrides=_struct(overrides),
+            files=files,
+            variant=variant,
+        )
+
     @unary("GalleryService/DeleteModel", job_pb2.JobReference)
     def delete_model(
         self, name: str, *, request_id: str = ""

@@ -25,6 +25,7 @@ from localplane_server.gallery.galleries import Galleries
 from localplane_server.gallery.installation import Installer
 from localplane_server.gallery.loaded_models import LoadedModels
 from localplane_server.gallery.models_folder import ModelsFolder
+from localplane_server.gallery.plan import Planner
 from localplane_server.gallery.resolution import Resolver
 from localplane_server.gallery.source_check import SourceCheck
 from localplane_server.gallery.works import DELETE, INSTALL, DeleteWork, InstallWork
@@ -264,6 +265,15 @@ async def running(
         unloader = LoadedModels(scheduler, grace_seconds=settings.shutdown_grace)
         resolver = Resolver(galleries, downloader)
         installer = Installer(changes, resolver, downloader, catalog, unloader)
+        planner = Planner(
+            changes.folder,
+            settings.data_dir / "staging",
+            resolver,
+            downloader,
+            programs,
+            beginnings=downloader,
+            context_size=settings.context_size,
+        )
         works: dict[str, Work] = {
             INSTALL: InstallWork(installer),
             DELETE: DeleteWork(Remover(changes, catalog, unloader)),
@@ -309,6 +319,7 @@ async def running(
                 galleries,
                 AvailableModels(galleries, catalog),
                 jobs,
+                planner,
                 public_url=settings.public_url,
             ),
             inference=InferenceServicer(

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from localplane.v1 import gallery_pb2 as localplane_dot_v1_dot_gallery__pb2
 from localplane.v1 import gallery_service_pb2 as localplane_dot_v1_dot_gallery__service__pb2
 from localplane.v1 import job_pb2 as localplane_dot_v1_dot_job__pb2
 
@@ -60,6 +61,11 @@ class GalleryServiceStub:
                 '/localplane.v1.GalleryService/ApplyModel',
                 request_serializer=localplane_dot_v1_dot_gallery__service__pb2.ApplyModelRequest.SerializeToString,
                 response_deserializer=localplane_dot_v1_dot_job__pb2.JobReference.FromString,
+                _registered_method=True)
+        self.PlanModel = channel.unary_unary(
+                '/localplane.v1.GalleryService/PlanModel',
+                request_serializer=localplane_dot_v1_dot_gallery__service__pb2.PlanModelRequest.SerializeToString,
+                response_deserializer=localplane_dot_v1_dot_gallery__pb2.ModelPlan.FromString,
                 _registered_method=True)
         self.DeleteModel = channel.unary_unary(
                 '/localplane.v1.GalleryService/DeleteModel',
@@ -124,6 +130,18 @@ class GalleryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlanModel(self, request, context):
+        """Tells what ApplyModel would do with the same request, without fetching what is large and without changing anything.
+
+        Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
+        the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
+        model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
+        may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteModel(self, request, context):
         """Deletes a model and answers at once with the job that does it; JobService tells what becomes of it.
 
@@ -162,6 +180,11 @@ def add_GalleryServiceServicer_to_server(servicer, server):
                     servicer.ApplyModel,
                     request_deserializer=localplane_dot_v1_dot_gallery__service__pb2.ApplyModelRequest.FromString,
                     response_serializer=localplane_dot_v1_dot_job__pb2.JobReference.SerializeToString,
+            ),
+            'PlanModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanModel,
+                    request_deserializer=localplane_dot_v1_dot_gallery__service__pb2.PlanModelRequest.FromString,
+                    response_serializer=localplane_dot_v1_dot_gallery__pb2.ModelPlan.SerializeToString,
             ),
             'DeleteModel': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteModel,
@@ -305,6 +328,33 @@ class GalleryService:
             '/localplane.v1.GalleryService/ApplyModel',
             localplane_dot_v1_dot_gallery__service__pb2.ApplyModelRequest.SerializeToString,
             localplane_dot_v1_dot_job__pb2.JobReference.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/localplane.v1.GalleryService/PlanModel',
+            localplane_dot_v1_dot_gallery__service__pb2.PlanModelRequest.SerializeToString,
+            localplane_dot_v1_dot_gallery__pb2.ModelPlan.FromString,
             options,
             channel_credentials,
             insecure,

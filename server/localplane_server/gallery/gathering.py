@@ -196,9 +196,11 @@ class Gatherer:
         self, file: GalleryFile, name: str, gathered: Gathered, told: Told
     ) -> StagedFile:
         def report(progress: FileProgress) -> None:
-            told.file(
-                name, _STAGES[progress.phase], done=progress.done_bytes, total=progress.total_bytes
-            )
+            done, total = progress.done_bytes, progress.total_bytes
+            if file.size_bytes is not None and total:
+                # What comes may be packed, as a file in a wheel is: then it is told as a share of the file.
+                done, total = done * file.size_bytes // total, file.size_bytes
+            told.file(name, _STAGES[progress.phase], done=done, total=total)
 
         told.phase("downloading")
         staged = await self._source.fetch(file.uri, sha256=file.sha256.lower(), report=report)
@@ -227,6 +229,12 @@ class Gatherer:
         for staged in sources.values():
             await asyncio.to_thread(staged.path.unlink, missing_ok=True)
         gathered.fetched[name] = target
+
+    async def discard(self, files: Sequence[GalleryFile]) -> None:
+        """Throw away what is staged of files: of those that were taken, what they were packed in."""
+        for file in files:
+            for one in file.sources or (file,):
+                await self._source.discard(one.uri, sha256=one.sha256.lower())
 
 
 _STAGES = {

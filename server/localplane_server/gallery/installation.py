@@ -99,7 +99,6 @@ class Installer:
         self._changes = changes
         self._folder = changes.folder
         self._resolver = resolver
-        self._source = source
         self._gatherer = Gatherer(changes.folder, source)
         self._catalog = catalog
         self._unloader = unloader
@@ -122,6 +121,9 @@ class Installer:
         recipe = await self._resolver.resolve(request)
         self._check_name(recipe)
         publishing = await self._publish(recipe, Told(recipe.files, report))
+        await self._gatherer.discard(
+            [one for one in recipe.files if one.filename in publishing.gathered.fetched]
+        )
         freed = await self._unloader.unload(recipe.name)
         return Installed(
             name=recipe.name,
@@ -157,9 +159,7 @@ class Installer:
             recipe = await self._resolver.resolve(request)
         except LocalplaneError:
             return
-        for one in recipe.files:
-            for source in one.sources or (one,):
-                await self._source.discard(source.uri, sha256=source.sha256.lower())
+        await self._gatherer.discard(recipe.files)
 
     def _check_name(self, recipe: Recipe) -> None:
         if recipe.configuration is None:

@@ -81,6 +81,7 @@ class Publication:
     ) -> None:
         try:
             _clear(self._folder, self._path)
+            _remove_if_empty(self._folder)
         finally:
             os.close(self._lock)
 
@@ -156,8 +157,7 @@ def recover(folder: ModelsFolder) -> list[str]:
             concerned += _recovered(folder, path)
         except Exception:
             log.exception("an interrupted change was not finished", extra={"folder": path})
-    with suppress(OSError), folder.place(FOLDER_NAME) as place:
-        os.rmdir(place.name, dir_fd=place.folder)
+    _remove_if_empty(folder)
     return concerned
 
 
@@ -295,6 +295,11 @@ def _clear(folder: ModelsFolder, path: str) -> None:
     with suppress(FileNotFoundError), folder.place(path) as place:
         if not _is_there(Place(place.folder, f"{place.name}/{JOURNAL}")):
             shutil.rmtree(place.name, dir_fd=place.folder)
+
+
+def _remove_if_empty(folder: ModelsFolder) -> None:
+    with suppress(OSError), folder.place(FOLDER_NAME) as place:
+        os.rmdir(place.name, dir_fd=place.folder)
 
 
 def _journal(place: Place) -> list[Change]:

@@ -11,6 +11,7 @@ from localplane.v1 import (
     job_pb2,
 )
 from localplane_server.gallery.galleries import Galleries
+from localplane_server.gallery.plan import Planner
 from localplane_server.gallery.source import SourceState
 from localplane_server.gallery.works import DELETE, INSTALL, deletion
 from localplane_server.gallery_setting import GallerySetting
@@ -27,6 +28,7 @@ from localplane_server.rpc.http_facts import (
     http_fact,
 )
 from localplane_server.rpc.install_requests import install_request
+from localplane_server.rpc.model_plans import plan_to_proto
 from localplane_server.rpc.pages import next_page_headers
 
 
@@ -38,12 +40,14 @@ class GalleryServicer(gallery_service_pb2_grpc.GalleryServiceServicer):
         galleries: Galleries,
         available: AvailableModels,
         jobs: Jobs,
+        planner: Planner,
         *,
         public_url: str | None,
     ) -> None:
         self._galleries = galleries
         self._available = available
         self._jobs = jobs
+        self._planner = planner
         self._public_url = public_url
 
     async def ListGalleries(
@@ -85,6 +89,11 @@ class GalleryServicer(gallery_service_pb2_grpc.GalleryServiceServicer):
             INSTALL, wanted.target, wanted.to_json(), request_id=_request_id(request, context)
         )
         return self._reference(job, context)
+
+    async def PlanModel(
+        self, request: gallery_service_pb2.PlanModelRequest, context: Any
+    ) -> gallery_pb2.ModelPlan:
+        return plan_to_proto(await self._planner.plan(install_request(request)))
 
     async def DeleteModel(
         self, request: gallery_service_pb2.DeleteModelRequest, context: Any

@@ -8,7 +8,9 @@ from localplane_server.gallery.request import InstallRequest
 from localplane_server.rpc.convert import plain
 
 
-def install_request(request: gallery_service_pb2.ApplyModelRequest) -> InstallRequest:
+def install_request(
+    request: gallery_service_pb2.ApplyModelRequest | gallery_service_pb2.PlanModelRequest,
+) -> InstallRequest:
     """Return what a message asks to be installed.
 
     Raises:
