@@ -89,7 +89,7 @@ class GalleryMethods:
     @unary("GalleryService/PlanModel", gallery_pb2.ModelPlan)
     def plan_model(
         self,
-        model: str = "",
+        id: str = "",  # noqa: A002 - LocalAI's name
         *,
         url: str = "",
         config_url: str = "",
@@ -101,7 +101,7 @@ class GalleryMethods:
     ) -> gallery_service_pb2.PlanModelRequest:
         """Find out what installing a model would come to, without fetching or changing anything."""
         return gallery_service_pb2.PlanModelRequest(
-            id=model,
+            id=id,
             url=url,
             config_url=config_url,
             config_file=_struct(config_file),
