@@ -18,7 +18,7 @@ import httpcore
 
 from localplane_server import __version__
 from localplane_server.downloads.addresses import AddressPolicy, shown
-from localplane_server.downloads.connections import CheckedBackend, Resolve, resolve
+from localplane_server.downloads.connections import CheckedBackend, Resolve, resolve, trusted
 from localplane_server.downloads.credentials import Credentials
 from localplane_server.downloads.patience import Patience, TransferError
 from localplane_server.errors import OfflineError, SourceRefusedError
@@ -56,6 +56,14 @@ class Answer:
         """How many bytes the body has. None if the server does not say."""
         value = self.headers.get("content-length", "")
         return int(value) if value.isdecimal() else None
+
+    @property
+    def whole_length(self) -> int | None:
+        """How many bytes the file has of which this may be a part. None if the server does not say."""
+        told = self.headers.get("content-range", "").rpartition("/")[2]
+        if self.status == 200:  # noqa: PLR2004 - of HTTP
+            return self.length
+        return int(told) if told.isdecimal() else None
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Give the body as it arrives.
@@ -134,14 +142,15 @@ class WebClient:
         *,
         patience: Patience,
         is_offline: bool = False,
-        tls: ssl.SSLContext,
+        certificate: str = "",
         find: Resolve = resolve,
     ) -> None:
         self._policy = policy
         self._credentials = credentials
         self._patience = patience
         self._is_offline = is_offline
-        self._tls = tls
+        self._certificate = certificate
+        self._opening = asyncio.Lock()
         self._backend = CheckedBackend(policy, find)
         self._pool: httpcore.AsyncConnectionPool | None = None
 
@@ -249,19 +258,23 @@ class WebClient:
             ],
             extensions={"timeout": timeouts},
         )
-        pool = self._opened()
+        pool = await self._opened()
         with _causes(url):
             response = await pool.handle_async_request(request)
         try:
             yield response
         finally:
-            # A cancelled caller, too, gives the connection back.
-            await asyncio.shield(response.aclose())
+            await response.aclose()
 
-    def _opened(self) -> httpcore.AsyncConnectionPool:
-        if self._pool is None:
+    async def _opened(self) -> httpcore.AsyncConnectionPool:
+        async with self._opening:
+            if self._pool is not None:
+                return self._pool
+            # Reading all certificates takes a while; nobody waits for it who has no use for it.
+            files = [self._certificate] if self._certificate else []
+            tls = await asyncio.to_thread(trusted, *files)
             self._pool = httpcore.AsyncConnectionPool(
-                ssl_context=self._tls,
+                ssl_context=tls,
                 max_connections=64,
                 max_keepalive_connections=16,
                 keepalive_expiry=_KEPT_CONNECTIONS_SECONDS,
