@@ -81,6 +81,7 @@ def prepare(_request: pytest.FixtureRequest, _data_dir: Path) -> Iterator[dict[s
                 GallerySetting("gone", f"{server.url}/gone.yaml"),
             ),
             "allow_private_hosts": ("127.0.0.1",),
+            "offline": False,
         }
         _servers.remove(server)
 
@@ -210,10 +211,10 @@ class TestAddGallery:
         assert "secret" not in caught.value.message
         assert 3 == len(await galleries(transport))
 
-    async def test_hostile_mirror(self, transport: Transport) -> None:
+    async def test_hostile_mirror(self, transport: Transport, server: IndexServer) -> None:
         """Mirrors are looked at like the URL itself."""
         with pytest.raises(CallError) as caught:
-            await add(transport, "x", "https://host.invalid/", mirrors=["https://10.0.0.1/"])
+            await add(transport, "x", f"{server.url}/x", mirrors=["https://10.0.0.1/"])
 
         assert "SOURCE_REFUSED" == caught.value.reason
 
@@ -329,7 +330,7 @@ class TestRest:
             listed.json()[1].items()
         )
 
-        body = {"name": "rest", "url": "https://host.invalid/index.yaml", "surprise": 1}
+        body = {"name": "rest", "url": f"{server.url}/rest.yaml", "surprise": 1}
         added = await http.post("/models/galleries", json=body)
         assert 200 == added.status_code
         assert ["localplane", "first", "gone", "rest"] == [one["name"] for one in added.json()]
