@@ -67,6 +67,7 @@ _LAST_WORDS_SECONDS = 1.0
 _FORWARDED = (
     (b"accept", "x-http-accept"),
     (b"content-type", "x-http-content-type"),
+    (b"idempotency-key", "x-http-idempotency-key"),
     (b"last-event-id", "x-http-last-event-id"),
 )
 

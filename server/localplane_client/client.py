@@ -6,6 +6,7 @@ from localplane_client.backends import BackendMethods
 from localplane_client.calling import AsyncCaller, BlockingCaller
 from localplane_client.galleries import GalleryMethods
 from localplane_client.inference import InferenceMethods
+from localplane_client.jobs import JobMethods
 from localplane_client.metrics import MetricsMethods
 from localplane_client.models import ModelMethods
 from localplane_client.peers import PeerMethods
@@ -18,6 +19,7 @@ class Methods(
     BackendMethods,
     GalleryMethods,
     InferenceMethods,
+    JobMethods,
     MetricsMethods,
     ModelMethods,
     PeerMethods,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from localplane.v1 import gallery_service_pb2
+from google.protobuf.struct_pb2 import Struct
+
+from localplane.v1 import gallery_pb2, gallery_service_pb2, job_pb2
 from localplane_client.methods import unary
 
 
 class GalleryMethods:
-    """Galleries, and the models that can be installed from them."""
+    """Galleries, the models that they offer, and installing and deleting models."""
 
     @unary("GalleryService/ListGalleries", gallery_service_pb2.ListGalleriesResponse)
     def list_galleries(self) -> gallery_service_pb2.ListGalleriesRequest:
@@ -52,3 +55,73 @@ class GalleryMethods:
             page_size=page_size,
             page_token=page_token,
         )
+
+    @unary("GalleryService/ApplyModel", job_pb2.JobReference)
+    def apply_model(
+        self,
+        model: str = "",
+        *,
+        url: str = "",
+        config_url: str = "",
+        config_file: Mapping[str, Any] | None = None,
+        name: str = "",
+        overrides: Mapping[str, Any] | None = None,
+        files: Iterable[gallery_pb2.GalleryFile] = (),
+        variant: str = "",
+        request_id: str = "",
+    ) -> gallery_service_pb2.ApplyModelRequest:
+        """Install a model, `gallery@name` or a name, and get the job that does it.
+
+        Of the model and the three arguments after it, one says what it is.
+        """
+        return gallery_service_pb2.ApplyModelRequest(
+            id=model,
+            url=url,
+            config_url=config_url,
+            config_file=_struct(config_file),
+            name=name,
+            overrides=_struct(overrides),
+            files=files,
+            variant=variant,
+            request_id=request_id,
+        )
+
+    @unary("GalleryService/PlanModel", gallery_pb2.ModelPlan)
+    def plan_model(
+        self,
+        model: str = "",
+        *,
+        url: str = "",
+        config_url: str = "",
+        config_file: Mapping[str, Any] | None = None,
+        name: str = "",
+        overrides: Mapping[str, Any] | None = None,
+        files: Iterable[gallery_pb2.GalleryFile] = (),
+        variant: str = "",
+    ) -> gallery_service_pb2.PlanModelRequest:
+        """Find out what installing a model would come to, without fetching or changing anything."""
+        return gallery_service_pb2.PlanModelRequest(
+            id=model,
+            url=url,
+            config_url=config_url,
+            config_file=_struct(config_file),
+            name=name,
+            overrides=_struct(overrides),
+            files=files,
+            variant=variant,
+        )
+
+    @unary("GalleryService/DeleteModel", job_pb2.JobReference)
+    def delete_model(
+        self, name: str, *, request_id: str = ""
+    ) -> gallery_service_pb2.DeleteModelRequest:
+        """Delete a model, and get the job that does it."""
+        return gallery_service_pb2.DeleteModelRequest(name=name, request_id=request_id)
+
+
+def _struct(values: Mapping[str, Any] | None) -> Struct | None:
+    if values is None:
+        return None
+    struct = Struct()
+    struct.update(dict(values))
+    return struct

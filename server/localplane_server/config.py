@@ -177,6 +177,8 @@ class Settings:
     """How long a backend may work without any call coming to its end before it is stopped, in seconds."""
     no_autoload: bool = _setting(parse_bool, "", default=False)
     """Do not load a model because a call asks for it; only LoadModel does."""
+    parallel_jobs: int = _setting(parse_positive, "N", default=2)
+    """Installations that may run at a time; the same of deletions."""
     threads: int | None = _setting(parse_positive, "N", "LOCALAI_THREADS", "THREADS", default=None)
     """Threads of models whose configuration says nothing."""
     context_size: int | None = _setting(

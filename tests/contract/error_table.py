@@ -34,6 +34,7 @@ class Promise(NamedTuple):
 
 PROMISES: Mapping[str, Promise] = {
     "ALREADY_EXISTS": Promise(Code.ALREADY_EXISTS, 409),
+    "ARCHIVE_REFUSED": Promise(Code.INTERNAL, 500),
     "AUTOLOAD_DISABLED": Promise(Code.FAILED_PRECONDITION, 400),
     "BACKEND_FAILED": Promise(Code.INTERNAL, 500),
     "BACKEND_GONE": Promise(Code.UNAVAILABLE, 503, is_retried=True),

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,66 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _FilePresence:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FilePresenceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FilePresence.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FILE_PRESENCE_UNSPECIFIED: _FilePresence.ValueType  # 0
+    """Not said."""
+    FILE_PRESENCE_ABSENT: _FilePresence.ValueType  # 1
+    """It is not there."""
+    FILE_PRESENCE_PRESENT: _FilePresence.ValueType  # 2
+    """It is there and has the size that it should have."""
+    FILE_PRESENCE_DIFFERENT: _FilePresence.ValueType  # 3
+    """There is another one, which would be replaced."""
+
+class FilePresence(_FilePresence, metaclass=_FilePresenceEnumTypeWrapper):
+    """How a file stands in the models folder, judged by its size alone: installing verifies it."""
+
+FILE_PRESENCE_UNSPECIFIED: FilePresence.ValueType  # 0
+"""Not said."""
+FILE_PRESENCE_ABSENT: FilePresence.ValueType  # 1
+"""It is not there."""
+FILE_PRESENCE_PRESENT: FilePresence.ValueType  # 2
+"""It is there and has the size that it should have."""
+FILE_PRESENCE_DIFFERENT: FilePresence.ValueType  # 3
+"""There is another one, which would be replaced."""
+Global___FilePresence: _TypeAlias = FilePresence  # noqa: Y015
+
+class _BackendPresence:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BackendPresenceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BackendPresence.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BACKEND_PRESENCE_UNSPECIFIED: _BackendPresence.ValueType  # 0
+    """Not said."""
+    BACKEND_PRESENCE_UNKNOWN: _BackendPresence.ValueType  # 1
+    """Nobody can tell which one it needs."""
+    BACKEND_PRESENCE_PRESENT: _BackendPresence.ValueType  # 2
+    """There is one."""
+    BACKEND_PRESENCE_MISSING: _BackendPresence.ValueType  # 3
+    """There is none of its name."""
+    BACKEND_PRESENCE_EXTRA_MISSING: _BackendPresence.ValueType  # 4
+    """There is one, and an extra of the package that it needs is not installed."""
+
+class BackendPresence(_BackendPresence, metaclass=_BackendPresenceEnumTypeWrapper):
+    """Whether there is the backend that a model needs."""
+
+BACKEND_PRESENCE_UNSPECIFIED: BackendPresence.ValueType  # 0
+"""Not said."""
+BACKEND_PRESENCE_UNKNOWN: BackendPresence.ValueType  # 1
+"""Nobody can tell which one it needs."""
+BACKEND_PRESENCE_PRESENT: BackendPresence.ValueType  # 2
+"""There is one."""
+BACKEND_PRESENCE_MISSING: BackendPresence.ValueType  # 3
+"""There is none of its name."""
+BACKEND_PRESENCE_EXTRA_MISSING: BackendPresence.ValueType  # 4
+"""There is one, and an extra of the package that it needs is not installed."""
+Global___BackendPresence: _TypeAlias = BackendPresence  # noqa: Y015
 
 @_typing.final
 class Gallery(_message.Message):
@@ -327,3 +388,191 @@ class GalleryVariant(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GalleryVariant: _TypeAlias = GalleryVariant  # noqa: Y015
+
+@_typing.final
+class ModelPlan(_message.Message):
+    """What the installation of a model would come to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INSTALLED_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    WRITTEN_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    FETCH_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    FITS_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    BACKEND_PRESENCE_FIELD_NUMBER: _builtins.int
+    MISSING_EXTRA_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    MEMORY_UNKNOWN_FIELD_NUMBER: _builtins.int
+    CONFIGURATION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name under which it would be installed."""
+    installed: _builtins.bool
+    """Whether a model of this name is installed, which would be replaced."""
+    total_bytes: _builtins.int
+    """Size of all its files, in bytes. Null when the size of one is not known."""
+    fetch_bytes: _builtins.int
+    """What would be fetched, in bytes. Null when the size of a file to fetch is not known."""
+    free_bytes: _builtins.int
+    """Free space for it, in bytes: where files are fetched to or where they belong, whichever has less."""
+    fits: _builtins.bool
+    """Whether what would be fetched fits. Null when its size is not known. Archives take space for what is in them, too."""
+    backend: _builtins.str
+    """Backend that would serve it. Empty when neither the configuration nor the files tell."""
+    backend_presence: Global___BackendPresence.ValueType
+    """Whether there is that backend."""
+    missing_extra: _builtins.str
+    """Extra of the package that the backend lacks. Left out when it lacks none."""
+    memory_unknown: _builtins.str
+    """Why its memory cannot be told. Left out when it can."""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedFile]:
+        """Its files, in the order in which they would be fetched."""
+
+    @_builtins.property
+    def written(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Files that would be written besides, below the models folder."""
+
+    @_builtins.property
+    def memory(self) -> Global___MemoryEstimate:
+        """What it would take while it is loaded. Null when that cannot be told."""
+
+    @_builtins.property
+    def configuration(self) -> _struct_pb2.Struct:
+        """The configuration that would be written. Left out when none would."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        installed: _builtins.bool = ...,
+        files: _abc.Iterable[Global___PlannedFile] | None = ...,
+        written: _abc.Iterable[_builtins.str] | None = ...,
+        total_bytes: _builtins.int | None = ...,
+        fetch_bytes: _builtins.int | None = ...,
+        free_bytes: _builtins.int = ...,
+        fits: _builtins.bool | None = ...,
+        backend: _builtins.str = ...,
+        backend_presence: Global___BackendPresence.ValueType = ...,
+        missing_extra: _builtins.str | None = ...,
+        memory: Global___MemoryEstimate | None = ...,
+        memory_unknown: _builtins.str | None = ...,
+        configuration: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fetch_bytes", b"_fetch_bytes", "_fits", b"_fits", "_memory", b"_memory", "_memory_unknown", b"_memory_unknown", "_missing_extra", b"_missing_extra", "_total_bytes", b"_total_bytes", "configuration", b"configuration", "fetch_bytes", b"fetch_bytes", "fits", b"fits", "memory", b"memory", "memory_unknown", b"memory_unknown", "missing_extra", b"missing_extra", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fetch_bytes", b"_fetch_bytes", "_fits", b"_fits", "_memory", b"_memory", "_memory_unknown", b"_memory_unknown", "_missing_extra", b"_missing_extra", "_total_bytes", b"_total_bytes", "backend", b"backend", "backend_presence", b"backend_presence", "configuration", b"configuration", "fetch_bytes", b"fetch_bytes", "files", b"files", "fits", b"fits", "free_bytes", b"free_bytes", "installed", b"installed", "memory", b"memory", "memory_unknown", b"memory_unknown", "missing_extra", b"missing_extra", "name", b"name", "total_bytes", b"total_bytes", "written", b"written"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fetch_bytes: _TypeAlias = _typing.Literal["fetch_bytes"]  # noqa: Y015
+    _WhichOneofArgType__fetch_bytes: _TypeAlias = _typing.Literal["_fetch_bytes", b"_fetch_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__fits: _TypeAlias = _typing.Literal["fits"]  # noqa: Y015
+    _WhichOneofArgType__fits: _TypeAlias = _typing.Literal["_fits", b"_fits"]  # noqa: Y015
+    _WhichOneofReturnType__memory: _TypeAlias = _typing.Literal["memory"]  # noqa: Y015
+    _WhichOneofArgType__memory: _TypeAlias = _typing.Literal["_memory", b"_memory"]  # noqa: Y015
+    _WhichOneofReturnType__memory_unknown: _TypeAlias = _typing.Literal["memory_unknown"]  # noqa: Y015
+    _WhichOneofArgType__memory_unknown: _TypeAlias = _typing.Literal["_memory_unknown", b"_memory_unknown"]  # noqa: Y015
+    _WhichOneofReturnType__missing_extra: _TypeAlias = _typing.Literal["missing_extra"]  # noqa: Y015
+    _WhichOneofArgType__missing_extra: _TypeAlias = _typing.Literal["_missing_extra", b"_missing_extra"]  # noqa: Y015
+    _WhichOneofReturnType__total_bytes: _TypeAlias = _typing.Literal["total_bytes"]  # noqa: Y015
+    _WhichOneofArgType__total_bytes: _TypeAlias = _typing.Literal["_total_bytes", b"_total_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fetch_bytes) -> _WhichOneofReturnType__fetch_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fits) -> _WhichOneofReturnType__fits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory) -> _WhichOneofReturnType__memory | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_unknown) -> _WhichOneofReturnType__memory_unknown | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__missing_extra) -> _WhichOneofReturnType__missing_extra | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_bytes) -> _WhichOneofReturnType__total_bytes | None: ...
+
+Global___ModelPlan: _TypeAlias = ModelPlan  # noqa: Y015
+
+@_typing.final
+class PlannedFile(_message.Message):
+    """A file of a model that is to be installed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILENAME_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    PRESENCE_FIELD_NUMBER: _builtins.int
+    FETCH_BYTES_FIELD_NUMBER: _builtins.int
+    filename: _builtins.str
+    """Where to, below the models folder."""
+    uri: _builtins.str
+    """Where from."""
+    size_bytes: _builtins.int
+    """Its size, in bytes. Null when its source does not tell."""
+    presence: Global___FilePresence.ValueType
+    """How it stands in the models folder."""
+    fetch_bytes: _builtins.int
+    """What would be fetched for it, in bytes. Null when that is not known."""
+    def __init__(
+        self,
+        *,
+        filename: _builtins.str = ...,
+        uri: _builtins.str = ...,
+        size_bytes: _builtins.int | None = ...,
+        presence: Global___FilePresence.ValueType = ...,
+        fetch_bytes: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fetch_bytes", b"_fetch_bytes", "_size_bytes", b"_size_bytes", "fetch_bytes", b"fetch_bytes", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fetch_bytes", b"_fetch_bytes", "_size_bytes", b"_size_bytes", "fetch_bytes", b"fetch_bytes", "filename", b"filename", "presence", b"presence", "size_bytes", b"size_bytes", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fetch_bytes: _TypeAlias = _typing.Literal["fetch_bytes"]  # noqa: Y015
+    _WhichOneofArgType__fetch_bytes: _TypeAlias = _typing.Literal["_fetch_bytes", b"_fetch_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
+    _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fetch_bytes) -> _WhichOneofReturnType__fetch_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size_bytes) -> _WhichOneofReturnType__size_bytes | None: ...
+
+Global___PlannedFile: _TypeAlias = PlannedFile  # noqa: Y015
+
+@_typing.final
+class MemoryEstimate(_message.Message):
+    """What a model is thought to take while it is loaded, in bytes, told from the header of its model file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEIGHTS_BYTES_FIELD_NUMBER: _builtins.int
+    CACHE_BYTES_FIELD_NUMBER: _builtins.int
+    OTHER_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    CONTEXT_SIZE_FIELD_NUMBER: _builtins.int
+    weights_bytes: _builtins.int
+    """Its model files."""
+    cache_bytes: _builtins.int
+    """Its key-value cache, for the whole context. Models that keep a part of it only take less."""
+    other_bytes: _builtins.int
+    """The program of its backend, and what it computes in."""
+    total_bytes: _builtins.int
+    """All of it."""
+    context_size: _builtins.int
+    """The context that this is for, in tokens."""
+    def __init__(
+        self,
+        *,
+        weights_bytes: _builtins.int = ...,
+        cache_bytes: _builtins.int = ...,
+        other_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+        context_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_bytes", b"cache_bytes", "context_size", b"context_size", "other_bytes", b"other_bytes", "total_bytes", b"total_bytes", "weights_bytes", b"weights_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemoryEstimate: _TypeAlias = MemoryEstimate  # noqa: Y015

@@ -24,11 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from localplane.v1 import gallery_pb2 as localplane_dot_v1_dot_gallery__pb2
+from localplane.v1 import job_pb2 as localplane_dot_v1_dot_job__pb2
 from localplane.v1 import options_pb2 as localplane_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#localplane/v1/gallery_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1blocalplane/v1/gallery.proto\x1a\x1blocalplane/v1/options.proto\"\x16\n\x14ListGalleriesRequest\"B\n\x15ListGalleriesResponse\x12)\n\tgalleries\x18\x01 \x03(\x0b\x32\x16.localplane.v1.Gallery\"Q\n\x11\x41\x64\x64GalleryRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\x03url\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07mirrors\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\"*\n\x14RemoveGalleryRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xee\x01\n\x1aListAvailableModelsRequest\x12\x12\n\x04term\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x11\n\x03tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07\x62\x61\x63kend\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1c\n\tinstalled\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x33\n\x04view\x18\x05 \x01(\x0e\x32\x1f.localplane.v1.GalleryModelViewB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x42\x0c\n\n_installed\"\x82\x01\n\x1bListAvailableModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.localplane.v1.GalleryModel\x12\"\n\x0fnext_page_token\x18\x02 \x01(\tB\x04\x88\xdc\x18\x01H\x00\x88\x01\x01\x42\x12\n\x10_next_page_token*q\n\x10GalleryModelView\x12\"\n\x1eGALLERY_MODEL_VIEW_UNSPECIFIED\x10\x00\x12\x1c\n\x18GALLERY_MODEL_VIEW_BASIC\x10\x01\x12\x1b\n\x17GALLERY_MODEL_VIEW_FULL\x10\x02\x32\xbf\x04\n\x0eGalleryService\x12\x84\x01\n\rListGalleries\x12#.localplane.v1.ListGalleriesRequest\x1a$.localplane.v1.ListGalleriesResponse\"(\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x1e\x12\x11/models/galleriesb\tgalleries\x12\x81\x01\n\nAddGallery\x12 .localplane.v1.AddGalleryRequest\x1a$.localplane.v1.ListGalleriesResponse\"+\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02!\"\x11/models/galleries:\x01*b\tgalleries\x12\x87\x01\n\rRemoveGallery\x12#.localplane.v1.RemoveGalleryRequest\x1a$.localplane.v1.ListGalleriesResponse\"+\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02!*\x11/models/galleries:\x01*b\tgalleries\x12\x97\x01\n\x13ListAvailableModels\x12).localplane.v1.ListAvailableModelsRequest\x1a*.localplane.v1.ListAvailableModelsResponse\")\xc8\xda\x18\x03\x80\xdb\x18\x01\x82\xd3\xe4\x93\x02\x1b\x12\x11/models/availableb\x06modelsBh\n\x11\x64\x65v.localplane.v1B\x13GalleryServiceProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#localplane/v1/gallery_service.proto\x12\rlocalplane.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1blocalplane/v1/gallery.proto\x1a\x17localplane/v1/job.proto\x1a\x1blocalplane/v1/options.proto\"\x16\n\x14ListGalleriesRequest\"B\n\x15ListGalleriesResponse\x12)\n\tgalleries\x18\x01 \x03(\x0b\x32\x16.localplane.v1.Gallery\"Q\n\x11\x41\x64\x64GalleryRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\x03url\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07mirrors\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\"*\n\x14RemoveGalleryRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xee\x01\n\x1aListAvailableModelsRequest\x12\x12\n\x04term\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x11\n\x03tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07\x62\x61\x63kend\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1c\n\tinstalled\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x33\n\x04view\x18\x05 \x01(\x0e\x32\x1f.localplane.v1.GalleryModelViewB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x42\x0c\n\n_installed\"\x82\x01\n\x1bListAvailableModelsResponse\x12+\n\x06models\x18\x01 \x03(\x0b\x32\x1b.localplane.v1.GalleryModel\x12\"\n\x0fnext_page_token\x18\x02 \x01(\tB\x04\x88\xdc\x18\x01H\x00\x88\x01\x01\x42\x12\n\x10_next_page_token\"\xae\x02\n\x11\x41pplyModelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x11\n\x03url\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nconfig_url\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04name\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x30\n\toverrides\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x12/\n\x05\x66iles\x18\x06 \x03(\x0b\x32\x1a.localplane.v1.GalleryFileB\x04\xe2\x41\x01\x01\x12\x32\n\x0b\x63onfig_file\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x12\x15\n\x07variant\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\t \x01(\tB\x04\xe2\x41\x01\x01\"\x93\x02\n\x10PlanModelRequest\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x11\n\x03url\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nconfig_url\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04name\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x30\n\toverrides\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x12/\n\x05\x66iles\x18\x06 \x03(\x0b\x32\x1a.localplane.v1.GalleryFileB\x04\xe2\x41\x01\x01\x12\x32\n\x0b\x63onfig_file\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructB\x04\xe2\x41\x01\x01\x12\x15\n\x07variant\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\"X\n\x12\x44\x65leteModelRequest\x12(\n\x04name\x18\x01 \x01(\tB\x1a\xe2\x41\x01\x02\x9a\xdc\x18\x12INVALID_MODEL_NAME\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01*q\n\x10GalleryModelView\x12\"\n\x1eGALLERY_MODEL_VIEW_UNSPECIFIED\x10\x00\x12\x1c\n\x18GALLERY_MODEL_VIEW_BASIC\x10\x01\x12\x1b\n\x17GALLERY_MODEL_VIEW_FULL\x10\x02\x32\x84\x07\n\x0eGalleryService\x12\x84\x01\n\rListGalleries\x12#.localplane.v1.ListGalleriesRequest\x1a$.localplane.v1.ListGalleriesResponse\"(\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x1e\x12\x11/models/galleriesb\tgalleries\x12\x81\x01\n\nAddGallery\x12 .localplane.v1.AddGalleryRequest\x1a$.localplane.v1.ListGalleriesResponse\"+\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02!\"\x11/models/galleries:\x01*b\tgalleries\x12\x87\x01\n\rRemoveGallery\x12#.localplane.v1.RemoveGalleryRequest\x1a$.localplane.v1.ListGalleriesResponse\"+\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02!*\x11/models/galleries:\x01*b\tgalleries\x12\x97\x01\n\x13ListAvailableModels\x12).localplane.v1.ListAvailableModelsRequest\x1a*.localplane.v1.ListAvailableModelsResponse\")\xc8\xda\x18\x03\x80\xdb\x18\x01\x82\xd3\xe4\x93\x02\x1b\x12\x11/models/availableb\x06models\x12i\n\nApplyModel\x12 .localplane.v1.ApplyModelRequest\x1a\x1b.localplane.v1.JobReference\"\x1c\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x12\"\r/models/apply:\x01*\x12\x63\n\tPlanModel\x12\x1f.localplane.v1.PlanModelRequest\x1a\x18.localplane.v1.ModelPlan\"\x1b\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x11\"\x0c/models/plan:\x01*\x12s\n\x0b\x44\x65leteModel\x12!.localplane.v1.DeleteModelRequest\x1a\x1b.localplane.v1.JobReference\"$\xc8\xda\x18\x03\x82\xd3\xe4\x93\x02\x1a\"\x15/models/delete/{name}:\x01*Bh\n\x11\x64\x65v.localplane.v1B\x13GalleryServiceProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,6 +62,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAVAILABLEMODELSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
   _globals['_LISTAVAILABLEMODELSRESPONSE'].fields_by_name['next_page_token']._loaded_options = None
   _globals['_LISTAVAILABLEMODELSRESPONSE'].fields_by_name['next_page_token']._serialized_options = b'\210\334\030\001'
+  _globals['_APPLYMODELREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_APPLYMODELREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\001'
+  _globals['_APPLYMODELREQUEST'].fields_by_name['url']._loaded_options = None
+  _globals['_APPLYMODELREQUEST'].fields_by_name['url']._serialized_options = b'\342A\001\001'
+  _globals['_APPLYMODELREQUEST'].fields_by_name['config_url']._loaded_options = None
+  _globals['_APPLYMODELREQUEST'].fields_by_name['config_url']._serialized_options = b'\342A\001\001'
+  _globals['_APPLYMODELREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_APPLYMODELREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\001'
+  _globals['_APPLYMODELREQUEST'].fields_by_name['overrides']._loaded_options = None
+  _globals['_APPLYMODELREQUEST'].fields_by_name['overrides']._serialized_options = b'\342A\001\001'
+  _globals['_APPLYMODELREQUEST'].fields_by_name['files']._loaded_options = None
+  _globals['_APPLYMODELREQUEST'].fields_by_name['files']._serialized_options = b'\342A\001\001'
+  _globals['_APPLYMODELREQUEST'].fields_by_name['config_file']._loaded_options = None
+  _globals['_APPLYMODELREQUEST'].fields_by_name['config_file']._serialized_options = b'\342A\001\001'
+  _globals['_APPLYMODELREQUEST'].fields_by_name['variant']._loaded_options = None
+  _globals['_APPLYMODELREQUEST'].fields_by_name['variant']._serialized_options = b'\342A\001\001'
+  _globals['_APPLYMODELREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_APPLYMODELREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
+  _globals['_PLANMODELREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_PLANMODELREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\001'
+  _globals['_PLANMODELREQUEST'].fields_by_name['url']._loaded_options = None
+  _globals['_PLANMODELREQUEST'].fields_by_name['url']._serialized_options = b'\342A\001\001'
+  _globals['_PLANMODELREQUEST'].fields_by_name['config_url']._loaded_options = None
+  _globals['_PLANMODELREQUEST'].fields_by_name['config_url']._serialized_options = b'\342A\001\001'
+  _globals['_PLANMODELREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_PLANMODELREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\001'
+  _globals['_PLANMODELREQUEST'].fields_by_name['overrides']._loaded_options = None
+  _globals['_PLANMODELREQUEST'].fields_by_name['overrides']._serialized_options = b'\342A\001\001'
+  _globals['_PLANMODELREQUEST'].fields_by_name['files']._loaded_options = None
+  _globals['_PLANMODELREQUEST'].fields_by_name['files']._serialized_options = b'\342A\001\001'
+  _globals['_PLANMODELREQUEST'].fields_by_name['config_file']._loaded_options = None
+  _globals['_PLANMODELREQUEST'].fields_by_name['config_file']._serialized_options = b'\342A\001\001'
+  _globals['_PLANMODELREQUEST'].fields_by_name['variant']._loaded_options = None
+  _globals['_PLANMODELREQUEST'].fields_by_name['variant']._serialized_options = b'\342A\001\001'
+  _globals['_DELETEMODELREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DELETEMODELREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\232\334\030\022INVALID_MODEL_NAME'
+  _globals['_DELETEMODELREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_DELETEMODELREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001'
   _globals['_GALLERYSERVICE'].methods_by_name['ListGalleries']._loaded_options = None
   _globals['_GALLERYSERVICE'].methods_by_name['ListGalleries']._serialized_options = b'\310\332\030\003\202\323\344\223\002\036\022\021/models/galleriesb\tgalleries'
   _globals['_GALLERYSERVICE'].methods_by_name['AddGallery']._loaded_options = None
@@ -68,20 +108,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GALLERYSERVICE'].methods_by_name['RemoveGallery']._serialized_options = b'\310\332\030\003\202\323\344\223\002!*\021/models/galleries:\001*b\tgalleries'
   _globals['_GALLERYSERVICE'].methods_by_name['ListAvailableModels']._loaded_options = None
   _globals['_GALLERYSERVICE'].methods_by_name['ListAvailableModels']._serialized_options = b'\310\332\030\003\200\333\030\001\202\323\344\223\002\033\022\021/models/availableb\006models'
-  _globals['_GALLERYMODELVIEW']._serialized_start=768
-  _globals['_GALLERYMODELVIEW']._serialized_end=881
-  _globals['_LISTGALLERIESREQUEST']._serialized_start=175
-  _globals['_LISTGALLERIESREQUEST']._serialized_end=197
-  _globals['_LISTGALLERIESRESPONSE']._serialized_start=199
-  _globals['_LISTGALLERIESRESPONSE']._serialized_end=265
-  _globals['_ADDGALLERYREQUEST']._serialized_start=267
-  _globals['_ADDGALLERYREQUEST']._serialized_end=348
-  _globals['_REMOVEGALLERYREQUEST']._serialized_start=350
-  _globals['_REMOVEGALLERYREQUEST']._serialized_end=392
-  _globals['_LISTAVAILABLEMODELSREQUEST']._serialized_start=395
-  _globals['_LISTAVAILABLEMODELSREQUEST']._serialized_end=633
-  _globals['_LISTAVAILABLEMODELSRESPONSE']._serialized_start=636
-  _globals['_LISTAVAILABLEMODELSRESPONSE']._serialized_end=766
-  _globals['_GALLERYSERVICE']._serialized_start=884
-  _globals['_GALLERYSERVICE']._serialized_end=1459
+  _globals['_GALLERYSERVICE'].methods_by_name['ApplyModel']._loaded_options = None
+  _globals['_GALLERYSERVICE'].methods_by_name['ApplyModel']._serialized_options = b'\310\332\030\003\202\323\344\223\002\022\"\r/models/apply:\001*'
+  _globals['_GALLERYSERVICE'].methods_by_name['PlanModel']._loaded_options = None
+  _globals['_GALLERYSERVICE'].methods_by_name['PlanModel']._serialized_options = b'\310\332\030\003\202\323\344\223\002\021\"\014/models/plan:\001*'
+  _globals['_GALLERYSERVICE'].methods_by_name['DeleteModel']._loaded_options = None
+  _globals['_GALLERYSERVICE'].methods_by_name['DeleteModel']._serialized_options = b'\310\332\030\003\202\323\344\223\002\032\"\025/models/delete/{name}:\001*'
+  _globals['_GALLERYMODELVIEW']._serialized_start=1496
+  _globals['_GALLERYMODELVIEW']._serialized_end=1609
+  _globals['_LISTGALLERIESREQUEST']._serialized_start=230
+  _globals['_LISTGALLERIESREQUEST']._serialized_end=252
+  _globals['_LISTGALLERIESRESPONSE']._serialized_start=254
+  _globals['_LISTGALLERIESRESPONSE']._serialized_end=320
+  _globals['_ADDGALLERYREQUEST']._serialized_start=322
+  _globals['_ADDGALLERYREQUEST']._serialized_end=403
+  _globals['_REMOVEGALLERYREQUEST']._serialized_start=405
+  _globals['_REMOVEGALLERYREQUEST']._serialized_end=447
+  _globals['_LISTAVAILABLEMODELSREQUEST']._serialized_start=450
+  _globals['_LISTAVAILABLEMODELSREQUEST']._serialized_end=688
+  _globals['_LISTAVAILABLEMODELSRESPONSE']._serialized_start=691
+  _globals['_LISTAVAILABLEMODELSRESPONSE']._serialized_end=821
+  _globals['_APPLYMODELREQUEST']._serialized_start=824
+  _globals['_APPLYMODELREQUEST']._serialized_end=1126
+  _globals['_PLANMODELREQUEST']._serialized_start=1129
+  _globals['_PLANMODELREQUEST']._serialized_end=1404
+  _globals['_DELETEMODELREQUEST']._serialized_start=1406
+  _globals['_DELETEMODELREQUEST']._serialized_end=1494
+  _globals['_GALLERYSERVICE']._serialized_start=1612
+  _globals['_GALLERYSERVICE']._serialized_end=2512
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ Galleries, and the models that can be installed from them."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from localplane.v1 import gallery_pb2 as _gallery_pb2
@@ -216,3 +217,151 @@ class ListAvailableModelsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__next_page_token) -> _WhichOneofReturnType__next_page_token | None: ...
 
 Global___ListAvailableModelsResponse: _TypeAlias = ListAvailableModelsResponse  # noqa: Y015
+
+@_typing.final
+class ApplyModelRequest(_message.Message):
+    """A model to install. Of `id`, `config_url`, `url` and `config_file`, the first that is there says what the model is; what
+    else LocalAI's clients send is ignored.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    CONFIG_URL_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    CONFIG_FILE_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """`gallery@name`, or a name in whichever gallery has it first. Case does not matter, and `/` can be written `__`."""
+    url: _builtins.str
+    """URL of a gallery's model configuration."""
+    config_url: _builtins.str
+    """URL of a model's configuration itself."""
+    name: _builtins.str
+    """Name to install it as. Empty: as the gallery or the configuration has it."""
+    variant: _builtins.str
+    """Which build of the model: one of the names in the entry's `variants`. Empty: the entry's own."""
+    request_id: _builtins.str
+    """The caller's identifier of this request, a UUID; over REST the header `Idempotency-Key` does as well. The same request
+    with the same identifier within a day answers with the same job, finished or not.
+    """
+    @_builtins.property
+    def overrides(self) -> _struct_pb2.Struct:
+        """Settings that are merged over the model's configuration, last."""
+
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_gallery_pb2.GalleryFile]:
+        """Files besides those that the gallery names."""
+
+    @_builtins.property
+    def config_file(self) -> _struct_pb2.Struct:
+        """The model's configuration itself."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        url: _builtins.str = ...,
+        config_url: _builtins.str = ...,
+        name: _builtins.str = ...,
+        overrides: _struct_pb2.Struct | None = ...,
+        files: _abc.Iterable[_gallery_pb2.GalleryFile] | None = ...,
+        config_file: _struct_pb2.Struct | None = ...,
+        variant: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config_file", b"config_file", "overrides", b"overrides"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_file", b"config_file", "config_url", b"config_url", "files", b"files", "id", b"id", "name", b"name", "overrides", b"overrides", "request_id", b"request_id", "url", b"url", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApplyModelRequest: _TypeAlias = ApplyModelRequest  # noqa: Y015
+
+@_typing.final
+class PlanModelRequest(_message.Message):
+    """A model whose installation is to be planned: the fields of ApplyModelRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    CONFIG_URL_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    CONFIG_FILE_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """`gallery@name`, or a name in whichever gallery has it first. Case does not matter, and `/` can be written `__`."""
+    url: _builtins.str
+    """URL of a gallery's model configuration."""
+    config_url: _builtins.str
+    """URL of a model's configuration itself."""
+    name: _builtins.str
+    """Name to install it as. Empty: as the gallery or the configuration has it."""
+    variant: _builtins.str
+    """Which build of the model: one of the names in the entry's `variants`. Empty: the entry's own."""
+    @_builtins.property
+    def overrides(self) -> _struct_pb2.Struct:
+        """Settings that are merged over the model's configuration, last."""
+
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[_gallery_pb2.GalleryFile]:
+        """Files besides those that the gallery names."""
+
+    @_builtins.property
+    def config_file(self) -> _struct_pb2.Struct:
+        """The model's configuration itself."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        url: _builtins.str = ...,
+        config_url: _builtins.str = ...,
+        name: _builtins.str = ...,
+        overrides: _struct_pb2.Struct | None = ...,
+        files: _abc.Iterable[_gallery_pb2.GalleryFile] | None = ...,
+        config_file: _struct_pb2.Struct | None = ...,
+        variant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config_file", b"config_file", "overrides", b"overrides"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_file", b"config_file", "config_url", b"config_url", "files", b"files", "id", b"id", "name", b"name", "overrides", b"overrides", "url", b"url", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanModelRequest: _TypeAlias = PlanModelRequest  # noqa: Y015
+
+@_typing.final
+class DeleteModelRequest(_message.Message):
+    """Names a model to delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name under which it is served or was installed, or the path of a model file that has no configuration. In a path, `/`
+    is written `%2F` or `__`.
+    """
+    request_id: _builtins.str
+    """The caller's identifier of this request, as of ApplyModel."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteModelRequest: _TypeAlias = DeleteModelRequest  # noqa: Y015

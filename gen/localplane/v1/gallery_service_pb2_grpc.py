@@ -3,7 +3,9 @@
 import grpc
 import warnings
 
+from localplane.v1 import gallery_pb2 as localplane_dot_v1_dot_gallery__pb2
 from localplane.v1 import gallery_service_pb2 as localplane_dot_v1_dot_gallery__service__pb2
+from localplane.v1 import job_pb2 as localplane_dot_v1_dot_job__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -26,7 +28,7 @@ if _version_not_supported:
 
 
 class GalleryServiceStub:
-    """Manages the galleries, and tells what they offer.
+    """Manages the galleries, tells what they offer, and installs and deletes models.
     """
 
     def __init__(self, channel):
@@ -55,10 +57,25 @@ class GalleryServiceStub:
                 request_serializer=localplane_dot_v1_dot_gallery__service__pb2.ListAvailableModelsRequest.SerializeToString,
                 response_deserializer=localplane_dot_v1_dot_gallery__service__pb2.ListAvailableModelsResponse.FromString,
                 _registered_method=True)
+        self.ApplyModel = channel.unary_unary(
+                '/localplane.v1.GalleryService/ApplyModel',
+                request_serializer=localplane_dot_v1_dot_gallery__service__pb2.ApplyModelRequest.SerializeToString,
+                response_deserializer=localplane_dot_v1_dot_job__pb2.JobReference.FromString,
+                _registered_method=True)
+        self.PlanModel = channel.unary_unary(
+                '/localplane.v1.GalleryService/PlanModel',
+                request_serializer=localplane_dot_v1_dot_gallery__service__pb2.PlanModelRequest.SerializeToString,
+                response_deserializer=localplane_dot_v1_dot_gallery__pb2.ModelPlan.FromString,
+                _registered_method=True)
+        self.DeleteModel = channel.unary_unary(
+                '/localplane.v1.GalleryService/DeleteModel',
+                request_serializer=localplane_dot_v1_dot_gallery__service__pb2.DeleteModelRequest.SerializeToString,
+                response_deserializer=localplane_dot_v1_dot_job__pb2.JobReference.FromString,
+                _registered_method=True)
 
 
 class GalleryServiceServicer:
-    """Manages the galleries, and tells what they offer.
+    """Manages the galleries, tells what they offer, and installs and deletes models.
     """
 
     def ListGalleries(self, request, context):
@@ -101,6 +118,41 @@ class GalleryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ApplyModel(self, request, context):
+        """Installs a model and answers at once with the job that does it; JobService tells what becomes of it.
+
+        What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
+        itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
+        cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
+        A model that no gallery has is a job that fails with `MODEL_NOT_IN_GALLERY`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanModel(self, request, context):
+        """Tells what ApplyModel would do with the same request, without fetching what is large and without changing anything.
+
+        Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
+        the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
+        model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
+        may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModel(self, request, context):
+        """Deletes a model and answers at once with the job that does it; JobService tells what becomes of it.
+
+        The model is unloaded first, then it is gone from all lists and from the disk; files that another model needs stay. A
+        model that there is not is a job that fails with `MODEL_NOT_FOUND`. Answers `INVALID_MODEL_NAME` when the name cannot
+        be one, and `REQUEST_ID_REUSED` as ApplyModel does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GalleryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -124,6 +176,21 @@ def add_GalleryServiceServicer_to_server(servicer, server):
                     request_deserializer=localplane_dot_v1_dot_gallery__service__pb2.ListAvailableModelsRequest.FromString,
                     response_serializer=localplane_dot_v1_dot_gallery__service__pb2.ListAvailableModelsResponse.SerializeToString,
             ),
+            'ApplyModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyModel,
+                    request_deserializer=localplane_dot_v1_dot_gallery__service__pb2.ApplyModelRequest.FromString,
+                    response_serializer=localplane_dot_v1_dot_job__pb2.JobReference.SerializeToString,
+            ),
+            'PlanModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanModel,
+                    request_deserializer=localplane_dot_v1_dot_gallery__service__pb2.PlanModelRequest.FromString,
+                    response_serializer=localplane_dot_v1_dot_gallery__pb2.ModelPlan.SerializeToString,
+            ),
+            'DeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModel,
+                    request_deserializer=localplane_dot_v1_dot_gallery__service__pb2.DeleteModelRequest.FromString,
+                    response_serializer=localplane_dot_v1_dot_job__pb2.JobReference.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'localplane.v1.GalleryService', rpc_method_handlers)
@@ -133,7 +200,7 @@ def add_GalleryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GalleryService:
-    """Manages the galleries, and tells what they offer.
+    """Manages the galleries, tells what they offer, and installs and deletes models.
     """
 
     @staticmethod
@@ -234,6 +301,87 @@ class GalleryService:
             '/localplane.v1.GalleryService/ListAvailableModels',
             localplane_dot_v1_dot_gallery__service__pb2.ListAvailableModelsRequest.SerializeToString,
             localplane_dot_v1_dot_gallery__service__pb2.ListAvailableModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/localplane.v1.GalleryService/ApplyModel',
+            localplane_dot_v1_dot_gallery__service__pb2.ApplyModelRequest.SerializeToString,
+            localplane_dot_v1_dot_job__pb2.JobReference.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/localplane.v1.GalleryService/PlanModel',
+            localplane_dot_v1_dot_gallery__service__pb2.PlanModelRequest.SerializeToString,
+            localplane_dot_v1_dot_gallery__pb2.ModelPlan.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/localplane.v1.GalleryService/DeleteModel',
+            localplane_dot_v1_dot_gallery__service__pb2.DeleteModelRequest.SerializeToString,
+            localplane_dot_v1_dot_job__pb2.JobReference.FromString,
             options,
             channel_credentials,
             insecure,

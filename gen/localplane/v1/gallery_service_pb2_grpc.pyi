@@ -5,7 +5,9 @@ Galleries, and the models that can be installed from them."""
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from localplane.v1 import gallery_pb2 as _gallery_pb2
 from localplane.v1 import gallery_service_pb2 as _gallery_service_pb2
+from localplane.v1 import job_pb2 as _job_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -27,7 +29,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GalleryServiceStub:
-    """Manages the galleries, and tells what they offer."""
+    """Manages the galleries, tells what they offer, and installs and deletes models."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -57,10 +59,33 @@ class GalleryServiceStub:
     Over REST the answer is the list itself. It has an `ETag`, so that whoever has it already can be told so, and where a
     page follows, its token in `X-Next-Page-Token` and its address in `Link`.
     """
+    ApplyModel: _grpc.UnaryUnaryMultiCallable[_gallery_service_pb2.ApplyModelRequest, _job_pb2.JobReference]
+    """Installs a model and answers at once with the job that does it; JobService tells what becomes of it.
+
+    What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
+    itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
+    cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
+    A model that no gallery has is a job that fails with `MODEL_NOT_IN_GALLERY`.
+    """
+    PlanModel: _grpc.UnaryUnaryMultiCallable[_gallery_service_pb2.PlanModelRequest, _gallery_pb2.ModelPlan]
+    """Tells what ApplyModel would do with the same request, without fetching what is large and without changing anything.
+
+    Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
+    the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
+    model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
+    may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+    """
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_gallery_service_pb2.DeleteModelRequest, _job_pb2.JobReference]
+    """Deletes a model and answers at once with the job that does it; JobService tells what becomes of it.
+
+    The model is unloaded first, then it is gone from all lists and from the disk; files that another model needs stay. A
+    model that there is not is a job that fails with `MODEL_NOT_FOUND`. Answers `INVALID_MODEL_NAME` when the name cannot
+    be one, and `REQUEST_ID_REUSED` as ApplyModel does.
+    """
 
 @_typing.type_check_only
 class GalleryServiceAsyncStub(GalleryServiceStub):
-    """Manages the galleries, and tells what they offer."""
+    """Manages the galleries, tells what they offer, and installs and deletes models."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListGalleries: _aio.UnaryUnaryMultiCallable[_gallery_service_pb2.ListGalleriesRequest, _gallery_service_pb2.ListGalleriesResponse]  # type: ignore[assignment]
@@ -87,9 +112,32 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     Over REST the answer is the list itself. It has an `ETag`, so that whoever has it already can be told so, and where a
     page follows, its token in `X-Next-Page-Token` and its address in `Link`.
     """
+    ApplyModel: _aio.UnaryUnaryMultiCallable[_gallery_service_pb2.ApplyModelRequest, _job_pb2.JobReference]  # type: ignore[assignment]
+    """Installs a model and answers at once with the job that does it; JobService tells what becomes of it.
+
+    What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
+    itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
+    cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
+    A model that no gallery has is a job that fails with `MODEL_NOT_IN_GALLERY`.
+    """
+    PlanModel: _aio.UnaryUnaryMultiCallable[_gallery_service_pb2.PlanModelRequest, _gallery_pb2.ModelPlan]  # type: ignore[assignment]
+    """Tells what ApplyModel would do with the same request, without fetching what is large and without changing anything.
+
+    Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
+    the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
+    model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
+    may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+    """
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_gallery_service_pb2.DeleteModelRequest, _job_pb2.JobReference]  # type: ignore[assignment]
+    """Deletes a model and answers at once with the job that does it; JobService tells what becomes of it.
+
+    The model is unloaded first, then it is gone from all lists and from the disk; files that another model needs stay. A
+    model that there is not is a job that fails with `MODEL_NOT_FOUND`. Answers `INVALID_MODEL_NAME` when the name cannot
+    be one, and `REQUEST_ID_REUSED` as ApplyModel does.
+    """
 
 class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Manages the galleries, and tells what they offer."""
+    """Manages the galleries, tells what they offer, and installs and deletes models."""
 
     @_abc_1.abstractmethod
     def ListGalleries(
@@ -137,6 +185,47 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Over REST the answer is the list itself. It has an `ETag`, so that whoever has it already can be told so, and where a
         page follows, its token in `X-Next-Page-Token` and its address in `Link`.
+        """
+
+    @_abc_1.abstractmethod
+    def ApplyModel(
+        self,
+        request: _gallery_service_pb2.ApplyModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.JobReference, _abc.Awaitable[_job_pb2.JobReference]]:
+        """Installs a model and answers at once with the job that does it; JobService tells what becomes of it.
+
+        What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
+        itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
+        cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
+        A model that no gallery has is a job that fails with `MODEL_NOT_IN_GALLERY`.
+        """
+
+    @_abc_1.abstractmethod
+    def PlanModel(
+        self,
+        request: _gallery_service_pb2.PlanModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gallery_pb2.ModelPlan, _abc.Awaitable[_gallery_pb2.ModelPlan]]:
+        """Tells what ApplyModel would do with the same request, without fetching what is large and without changing anything.
+
+        Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
+        the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
+        model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
+        may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteModel(
+        self,
+        request: _gallery_service_pb2.DeleteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.JobReference, _abc.Awaitable[_job_pb2.JobReference]]:
+        """Deletes a model and answers at once with the job that does it; JobService tells what becomes of it.
+
+        The model is unloaded first, then it is gone from all lists and from the disk; files that another model needs stay. A
+        model that there is not is a job that fails with `MODEL_NOT_FOUND`. Answers `INVALID_MODEL_NAME` when the name cannot
+        be one, and `REQUEST_ID_REUSED` as ApplyModel does.
         """
 
 def add_GalleryServiceServicer_to_server(servicer: GalleryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

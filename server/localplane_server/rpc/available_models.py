@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from typing import NamedTuple
-from urllib.parse import urlencode
 
 from google.protobuf import struct_pb2
 
@@ -79,15 +78,13 @@ def is_known(tag: str, known: str) -> bool:
     return tag in tags or tags == ["*"]
 
 
-def next_link(request: Request, token: str, base_url: str) -> str:
-    """Return the header that says where the next page is."""
-    values = {
+def query_of(request: Request) -> dict[str, str]:
+    """Return what was asked for, as the query of a URL has it, but for the page."""
+    return {
         field.name: _query_value(request, field.name)
         for field, _ in request.ListFields()
         if field.name != "page_token"
     }
-    query = urlencode({**values, "page_token": token})
-    return f'<{base_url.rstrip("/")}/models/available?{query}>; rel="next"'
 
 
 def _query_value(request: Request, name: str) -> str:

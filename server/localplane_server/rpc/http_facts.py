@@ -15,6 +15,8 @@ BASE_URL = "x-http-base-url"
 LAST_EVENT_ID = "x-http-last-event-id"
 """The header `Last-Event-ID`: how far a client of events had come."""
 
+IDEMPOTENCY_KEY = "x-http-idempotency-key"
+"""The header `Idempotency-Key`: the caller's identifier of the request."""
 IF_NONE_MATCH = "x-http-if-none-match"
 """The tags of answers that the caller has, as in the header `If-None-Match`."""
 HEADER = "x-http-header-"
