@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import select
 import socket
 import threading
 from collections import deque
@@ -101,6 +102,8 @@ class FileServer:
         """Guards and tells of what was sent."""
         self.sent = 0
         """How many bytes of files were sent in all."""
+        self.sending = 0
+        """How many bodies are being sent."""
         self.budget: int | None = None
         """How many may be sent in all before everything waits."""
         self.is_over = False
@@ -129,6 +132,11 @@ class FileServer:
         """Return once so many bytes were sent in all."""
         with self.changed:
             assert self.changed.wait_for(lambda: self.sent >= sent, seconds), self.sent
+
+    def wait_until_idle(self, seconds: float = 30.0) -> None:
+        """Return once no body is being sent: whoever asked has it, or is gone."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: not self.sending, seconds)
 
     def _may_send(self, size: int) -> bool:
         return self.budget is None or self.sent + size <= self.budget
@@ -191,7 +199,14 @@ class FileServer:
         asked.start = start
         handler.give(status, told, b"")
         if handler.command == "GET":
-            self._send(handler, asked, memoryview(served.content)[start:stop], fault)
+            with self.changed:
+                self.sending += 1
+            try:
+                self._send(handler, asked, memoryview(served.content)[start:stop], fault)
+            finally:
+                with self.changed:
+                    self.sending -= 1
+                    self.changed.notify_all()
         if not served.has_length:
             handler.close_connection = True
 
@@ -210,8 +225,10 @@ class FileServer:
             piece = body[at:end]
             with self.changed:
                 while not (self.is_over or self._may_send(len(piece))):
-                    self.changed.wait()
-                if self.is_over:
+                    self.changed.wait(0.05)
+                    if handler.is_alone():
+                        break
+                if self.is_over or not self._may_send(len(piece)):
                     handler.close_connection = True
                     return
                 self.sent += len(piece)
@@ -263,6 +280,16 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(body)
 
+    def is_alone(self) -> bool:
+        """Whether the client has gone."""
+        # Not a plain `recv`: with a timeout set, Python waits for it whatever the flags are.
+        if not select.select([self.connection], [], [], 0)[0]:
+            return False
+        try:
+            return not self.connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
+
     def handle(self) -> None:
         # A client that goes away, or is killed, is nothing to complain about.
         with suppress(ConnectionError, TimeoutError):
@@ -302,7 +329,7 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def serving() -> Generator[FileServer]:
     """Serve nothing yet on a free port for as long as the context is open."""
-    handler = type("Handler", (_Handler,), {})
+    handler: Any = type("Handler", (_Handler,), {})
     with _Server(handler) as server:
         files = handler.files = FileServer(server.server_address[1])
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))

@@ -148,6 +148,9 @@ class StagedPart:
                     left[0] = left[0][written:]
             os.write(self._journal, b"+ %d %d\n" % (offset, at))
         except OSError as error:
+            if at > offset:
+                with suppress(OSError):
+                    os.write(self._journal, b"+ %d %d\n" % (offset, at))
             raise storage_error(error) from error
         return at - offset
 

@@ -20,6 +20,8 @@ from localplane_server.errors import DigestMismatchError, DownloadFailedError
 
 BLOCK_BYTES = 1024 * 1024
 """What a connection collects before it writes. A process that is killed loses so much of each connection."""
+BLOCK_SECONDS = 1.0
+"""When it writes what it has although that is less."""
 SPAN_BYTES = 32 * 1024 * 1024
 """What one request asks for. Connections take spans in order, so that what is hashed is not far behind."""
 LARGE_BYTES = 64 * 1024 * 1024
@@ -249,17 +251,20 @@ class Transfer:
             limit = await self._accept(answer, cursor.at, stop)
             buffer: list[bytes] = []
             size = 0
+            clock = asyncio.get_running_loop().time
+            written_at = clock()
             try:
                 async for piece in answer.pieces():
                     room = len(piece) if limit is None else limit - cursor.at - size
                     buffer.append(piece[:room])
                     size += len(buffer[-1])
-                    if size >= BLOCK_BYTES:
+                    if size >= BLOCK_BYTES or clock() - written_at >= BLOCK_SECONDS:
                         await self._write(cursor, buffer)
                         buffer, size = [], 0
+                        written_at = clock()
                     if len(piece) > room:
                         break
-            except TransferError:
+            except (TransferError, asyncio.CancelledError):
                 await self._write(cursor, buffer)
                 raise
             await self._write(cursor, buffer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack
@@ -19,7 +20,11 @@ from localplane_server.downloads.endpoints import Endpoints
 from localplane_server.downloads.patience import Patience
 
 HURRY = Patience(
-    connect_seconds=5.0, stall_seconds=0.5, attempts=3, first_delay_seconds=0.01, document_seconds=5
+    connect_seconds=5.0,
+    stall_seconds=10.0,
+    attempts=3,
+    first_delay_seconds=0.01,
+    document_seconds=5,
 )
 """Waits that tests can wait for."""
 
@@ -70,3 +75,9 @@ def downloader(make: Make) -> Downloader:
 def large() -> bytes:
     """A file that several connections fetch."""
     return random.Random(5).randbytes(80 * 1024 * 1024)  # noqa: S311 - no secret
+
+
+@pytest.fixture
+def impatient(make: Make) -> Downloader:
+    """A downloader that waits for no server, for tests in which one stalls."""
+    return make(patience=dataclasses.replace(HURRY, stall_seconds=1.0))
