@@ -99,7 +99,10 @@ class GalleryMethods:
         files: Iterable[gallery_pb2.GalleryFile] = (),
         variant: str = "",
     ) -> gallery_service_pb2.PlanModelRequest:
-        """Find out what installing a model would come to, without fetching or changing anything."""
+        """Find out what installing a model would come to, without fetching or changing anything.
+
+        Of the first four arguments one says what it is.
+        """
         return gallery_service_pb2.PlanModelRequest(
             id=id,
             url=url,
