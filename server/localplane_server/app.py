@@ -23,6 +23,7 @@ from localplane_server.gallery.changes import Changes
 from localplane_server.gallery.deletion import Remover
 from localplane_server.gallery.galleries import Galleries
 from localplane_server.gallery.installation import Installer
+from localplane_server.gallery.installed import InstalledModels
 from localplane_server.gallery.loaded_models import LoadedModels
 from localplane_server.gallery.models_folder import ModelsFolder
 from localplane_server.gallery.plan import Planner
@@ -299,6 +300,7 @@ async def running(
             settings=settings,
             keys=keys,
             catalog=catalog,
+            installed=InstalledModels(models_dir),
             scheduler=scheduler,
             jobs=jobs,
             monitor=monitor,

@@ -139,7 +139,11 @@ def check_response(response: httpx.Response, method: str) -> None:
     text = response.text
     check_text(_without_programs(text))
     if response.status_code < httpx.codes.BAD_REQUEST:
-        assert response.status_code in (httpx.codes.OK, httpx.codes.NO_CONTENT)
+        assert response.status_code in (
+            httpx.codes.OK,
+            httpx.codes.NO_CONTENT,
+            httpx.codes.NOT_MODIFIED,
+        )
         if response.headers.get("content-type", "").startswith("text/event-stream"):
             for line in text.splitlines():
                 if line.startswith('data: {"error"'):

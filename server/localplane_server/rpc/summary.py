@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from localplane.v1 import summary_pb2
 from localplane_server import __version__
 from localplane_server.config import Settings
+from localplane_server.gallery.installed import InstalledModels
 from localplane_server.gallery.works import DELETE
 from localplane_server.jobs.jobs import Jobs
 from localplane_server.models.catalog import ModelCatalog
@@ -34,6 +35,7 @@ class Summaries:
         settings: Some of them are shown.
         keys: Tell what a caller may see.
         catalog: The models.
+        installed: What galleries said of them.
         scheduler: The backends.
         jobs: What is installed and deleted.
         monitor: What they use.
@@ -47,6 +49,7 @@ class Summaries:
         settings: Settings,
         keys: Keys,
         catalog: ModelCatalog,
+        installed: InstalledModels,
         scheduler: Scheduler,
         jobs: Jobs,
         monitor: Monitor,
@@ -56,6 +59,7 @@ class Summaries:
         self._settings = settings
         self._keys = keys
         self._catalog = catalog
+        self._installed = installed
         self._scheduler = scheduler
         self._jobs = jobs
         self._monitor = monitor
@@ -99,8 +103,9 @@ class Summaries:
     def _add_service(self, summary: summary_pb2.Summary) -> None:
         summary.is_p2p_enabled = self._network.is_on
         summary.application_config.CopyFrom(self._application_config())
-        # It is there and empty: nothing is installed from a gallery.
         summary.gallery_config.SetInParent()
+        for name, told in self._installed.configs().items():
+            summary.gallery_config.by_model[name].update(told)
         summary.processing_models.SetInParent()
         summary.task_types.SetInParent()
         for job in self._jobs.unfinished():

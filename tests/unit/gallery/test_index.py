@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 import yaml
@@ -302,7 +303,7 @@ class TestLargeIndexes:
         data = large_index()
         index = parsed(data)
         loaded = yaml.load(data, yaml.CSafeLoader)
-        theirs = {}
+        theirs: dict[str, Any] = {}
         for one in loaded:
             if "name" in one:
                 theirs.setdefault(str(one["name"]).casefold(), one)
