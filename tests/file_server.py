@@ -133,6 +133,11 @@ class FileServer:
         with self.changed:
             assert self.changed.wait_for(lambda: self.sent >= sent, seconds), self.sent
 
+    def wait_until_asked(self, times: int, seconds: float = 30.0) -> None:
+        """Return once so many requests have come."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.asked) >= times, seconds)
+
     def wait_until_idle(self, seconds: float = 30.0) -> None:
         """Return once no body is being sent: whoever asked has it, or is gone."""
         with self.changed:
