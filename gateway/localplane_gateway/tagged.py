@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from google.protobuf.message import Message
 
@@ -44,6 +45,7 @@ class WrittenAnswers:
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, Written] = OrderedDict()
         self._bytes = 0
+        self._pending: dict[tuple[bytes, bytes], asyncio.Future[bytes]] = {}
 
     def get(self, asked: bytes) -> Written | None:
         """Return the answer that was given last to this request."""
@@ -52,8 +54,31 @@ class WrittenAnswers:
             self._kept.move_to_end(asked)
         return kept
 
-    def put(self, asked: bytes, written: Written) -> None:
-        """Keep an answer, in place of the one before."""
+    async def write(
+        self, asked: bytes, tag: bytes, encode: Callable[[Message], bytes], response: Message
+    ) -> Written:
+        """Write an answer as JSON and keep it: once, however many ask at the same time."""
+        if response.ByteSize() < LARGE_BYTES:
+            body = encode(response)
+        else:
+            body = await self._written_aside(asked, tag, encode, response)
+        written = Written(tag, body)
+        self._put(asked, written)
+        return written
+
+    async def _written_aside(
+        self, asked: bytes, tag: bytes, encode: Callable[[Message], bytes], response: Message
+    ) -> bytes:
+        key = (asked, tag)
+        pending = self._pending.get(key)
+        if pending is None:
+            loop = asyncio.get_running_loop()
+            pending = self._pending[key] = loop.run_in_executor(None, encode, response)
+            pending.add_done_callback(lambda _: self._pending.pop(key))
+        # One who leaves takes it away from nobody else.
+        return await asyncio.shield(pending)
+
+    def _put(self, asked: bytes, written: Written) -> None:
         before = self._kept.pop(asked, None)
         self._bytes -= len(before.body) if before else 0
         if len(written.body) > MOST_KEPT_BYTES:
@@ -82,13 +107,6 @@ def has_it(exchange: Exchange, tag: bytes) -> bool:
         return False
     tags = [one.strip().removeprefix(b"W/") for one in given.split(b",")]
     return tag in tags or tags == [b"*"]
-
-
-async def write(encode: Any, response: Message) -> bytes:
-    """Write an answer as JSON, on a thread if it is large."""
-    if response.ByteSize() < LARGE_BYTES:
-        return bytes(encode(response))
-    return bytes(await asyncio.to_thread(encode, response))
 
 
 async def answer(exchange: Exchange, written: Written, headers: Headers) -> None:

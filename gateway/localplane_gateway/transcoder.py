@@ -54,7 +54,6 @@ from localplane_gateway.tagged import (
     asked_with,
     has_it,
     tag_of,
-    write,
 )
 
 logger = logging.getLogger(__name__)
@@ -163,8 +162,7 @@ class TaggedOperation(UnaryOperation):
             # The message is empty: the method was told what the client has.
             written = Written(tag, b"")
         elif kept is None or kept.tag != tag:
-            written = Written(tag, await write(self._encode, response))
-            self._kept.put(asked, written)
+            written = await self._kept.write(asked, tag, self._encode, response)
         else:
             written = kept
         await answer(exchange, written, headers)

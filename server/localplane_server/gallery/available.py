@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from localplane_server.gallery.entry import GalleryEntry
 from localplane_server.gallery.galleries import Offer
 from localplane_server.gallery.index import key_of
-from localplane_server.models.catalog import ModelCatalog
+from localplane_server.models.configuration import ModelConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +38,10 @@ class AvailableModel:
     """Sorts models by gallery and name."""
 
 
-def installed_keys(offer: Offer, catalog: ModelCatalog) -> frozenset[str]:
+def installed_keys(offer: Offer, configured: Iterable[ModelConfig]) -> frozenset[str]:
     """Return the keys of what is offered and installed: a configuration has its name, or is named so."""
     keys = set()
-    for model in catalog.configured():
+    for model in configured:
         keys.add(key_of(model.name))
         if model.config_file:
             keys.add(key_of(PurePath(model.config_file).stem))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from google.protobuf import struct_pb2
@@ -16,6 +18,7 @@ from localplane_server.gallery.available import Wanted, available, installed_key
 from localplane_server.gallery.entry import GalleryEntry
 from localplane_server.gallery.galleries import Galleries, Offer
 from localplane_server.models.catalog import ModelCatalog
+from localplane_server.models.configuration import ModelConfig
 from localplane_server.rpc.pages import page
 
 MOST_LISTS = 16
@@ -44,6 +47,8 @@ class AvailableModels:
         self._galleries = galleries
         self._catalog = catalog
         self._lists: OrderedDict[str, Response] = OrderedDict()
+        self._pending: dict[str, asyncio.Future[Response]] = {}
+        self._state: _State | None = None
 
     async def list(self, request: Request) -> TaggedList:
         """Return the list for a request.
@@ -55,21 +60,58 @@ class AvailableModels:
             if len(getattr(request, field)) > LONGEST_WORDS:
                 message = f"{field} has more than {LONGEST_WORDS} characters"
                 raise InvalidArgumentError(message, field=field)
-        offer = await self._galleries.offer()
-        installed = installed_keys(offer, self._catalog)
-        tag = _tag(offer, installed, request)
+        state = self._current(await self._galleries.offer())
+        offer, installed = state.offer, state.installed
+        tag = state.tag(request)
         response = self._lists.get(tag)
-        if response is None:
-            if sum(len(index.entries) for index in offer.indexes) > LARGE:
-                response = await asyncio.to_thread(_list, offer, installed, request)
-            else:
-                response = _list(offer, installed, request)
-            self._lists[tag] = response
-            if len(self._lists) > MOST_LISTS:
-                self._lists.popitem(last=False)
-        else:
+        if response is not None:
             self._lists.move_to_end(tag)
+            return TaggedList(tag, response)
+        if sum(len(index.entries) for index in offer.indexes) > LARGE:
+            response = await self._made_aside(tag, partial(_list, offer, installed, request))
+        else:
+            response = _list(offer, installed, request)
+        self._lists[tag] = response
+        if len(self._lists) > MOST_LISTS:
+            self._lists.popitem(last=False)
         return TaggedList(tag, response)
+
+    async def _made_aside(self, tag: str, make: Callable[[], Response]) -> Response:
+        """Make a list on a thread: once, however many ask for it at the same time."""
+        pending = self._pending.get(tag)
+        if pending is None:
+            loop = asyncio.get_running_loop()
+            pending = self._pending[tag] = loop.run_in_executor(None, make)
+            pending.add_done_callback(lambda _: self._pending.pop(tag))
+        # One who leaves takes it away from nobody else.
+        return await asyncio.shield(pending)
+
+    def _current(self, offer: Offer) -> _State:
+        """Return the state of everything that a list depends on: the one before, if it is the same."""
+        configured = self._catalog.configured()
+        state = self._state
+        # Models that were not read again are the same objects, which costs next to nothing to compare.
+        if state is None or state.offer is not offer or state.configured != configured:
+            state = self._state = _State(offer, configured)
+        return state
+
+
+class _State:
+    """What there is to be listed, and to be told of it."""
+
+    def __init__(self, offer: Offer, configured: list[ModelConfig]) -> None:
+        self.offer = offer
+        self.configured = configured
+        self.installed = installed_keys(offer, configured)
+        # The version, since another one may write another list of the same galleries.
+        parts = (__version__, offer.revision, *sorted(self.installed))
+        self._digest = hashlib.sha256("\0".join(parts).encode())
+
+    def tag(self, request: Request) -> str:
+        """Return the tag of the answer to a request."""
+        digest = self._digest.copy()
+        digest.update(b"\0\0" + request.SerializeToString(deterministic=True))
+        return f'"{digest.hexdigest()[:32]}"'
 
 
 def is_known(tag: str, known: str) -> bool:
@@ -93,14 +135,6 @@ def _query_value(request: Request, name: str) -> str:
         basic = gallery_service_pb2.GALLERY_MODEL_VIEW_BASIC
         return "basic" if value == basic else "full"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _tag(offer: Offer, installed: frozenset[str], request: Request) -> str:
-    # The version, since another one may write another list of the same galleries.
-    parts = (__version__, offer.revision, *sorted(installed))
-    digest = hashlib.sha256("\0".join(parts).encode())
-    digest.update(b"\0\0" + request.SerializeToString(deterministic=True))
-    return f'"{digest.hexdigest()[:32]}"'
 
 
 def _list(offer: Offer, installed: frozenset[str], request: Request) -> Response:

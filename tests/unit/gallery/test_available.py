@@ -54,11 +54,11 @@ def test_wanted(wanted: Wanted, names: list[str]) -> None:
 def test_installed(tmp_path: Path) -> None:
     """A configuration has its name, or its file is called so; others are nobody's business."""
     catalog = ModelCatalog(tmp_path)
-    assert frozenset() == installed_keys(OFFER, catalog)
+    assert frozenset() == installed_keys(OFFER, catalog.configured())
     (tmp_path / "org__alpha.yaml").write_text("name: something-else\n")
     (tmp_path / "x.yaml").write_text("name: BETA\n")
     (tmp_path / "y.yaml").write_text("name: gamma\n")
     (tmp_path / "Zeta.gguf").touch()
 
     catalog.reload()
-    assert frozenset({"org__alpha", "beta"}) == installed_keys(OFFER, catalog)
+    assert frozenset({"org__alpha", "beta"}) == installed_keys(OFFER, catalog.configured())
