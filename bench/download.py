@@ -7,7 +7,6 @@ a service has them already; that of curl begins with the shell.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import shutil
@@ -17,6 +16,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import uvloop
 from one_file import file_server
 from rounds import arguments, comparison, report, take_turns
 
@@ -33,7 +33,7 @@ BASE = 'curl -s "$1" | tee "$2" | sha256sum; sync "$2"'
 def main() -> None:
     """Compare and print."""
     if len(sys.argv) > 1 and sys.argv[1] == "fetch":
-        print(asyncio.run(_fetch(*sys.argv[2:])))
+        print(uvloop.run(_fetch(*sys.argv[2:])))
         return
     options = arguments(__doc__, rounds=3)
     if shutil.which("curl") is None:

@@ -106,6 +106,8 @@ class FileServer:
         """How many bodies are being sent."""
         self.budget: int | None = None
         """How many may be sent in all before everything waits."""
+        self.connections = 0
+        """How many were made."""
         self.is_over = False
 
     def put(self, path: str, content: bytes, **how: Any) -> ServedFile:
@@ -267,6 +269,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
+        self.files.connections += 1
         # What was sent and not yet taken is not much, so that it can be told what a client has.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE_BYTES)
 

@@ -25,7 +25,6 @@ TAG = '"a"'
 
 async def test_small(downloader: Downloader, server: FileServer) -> None:
     """A file comes whole, with its digest and its name, and its size is told on the way."""
-    server.put("/folder/m%20m.gguf".replace("%20", " "), b"")
     server.put("/m.gguf", CONTENT, etag=TAG)
     seen: list[FileProgress] = []
 
