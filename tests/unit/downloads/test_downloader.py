@@ -153,9 +153,10 @@ class TestHub:
     """A hub tells the digest of a file when it redirects to it."""
 
     async def test_digest(self, make: Make, server: FileServer) -> None:
-        """It is known before, and what does not have it is refused."""
+        """It is known before, and what does not have it is refused, also behind a name that changed."""
         server.put("/cdn", CONTENT)
-        path = "/o/r/resolve/main/a/m.gguf"
+        path = "/o/new/resolve/main/a/m.gguf"
+        server.redirect("/o/r/resolve/main/a/m.gguf", path)
         server.redirect(path, "/cdn", X_Linked_ETag=f'"{SHA256}"')
         downloader = make(endpoints=Endpoints(hugging_face=server.url))
 
@@ -227,6 +228,34 @@ async def test_prune(downloader: Downloader, server: FileServer, staging: Path) 
 
     assert [staged.path] == downloader.prune(older_than_seconds=3600)
     assert [] == names(staging)
+
+
+async def test_staging_that_cannot_be_used(
+    downloader: Downloader, server: FileServer, staging: Path
+) -> None:
+    """A folder that is none is told of, without its path."""
+    server.put("/m", CONTENT)
+    staging.write_text("no folder")  # noqa: ASYNC240 - before anything else runs
+
+    with pytest.raises(DownloadFailedError, match="the staging folder cannot be used") as caught:
+        await downloader.fetch(f"{server.url}/m")
+    assert str(staging) not in caught.value.message
+
+
+async def test_without_second_names(
+    downloader: Downloader, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system on which a file has one name gives the second caller a copy."""
+
+    def link(_path: Path, _other: Path) -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, "link", link)
+    server.put("/m", CONTENT)
+    one, other = await asyncio.gather(*(downloader.fetch(f"{server.url}/m") for _ in "ab"))
+
+    assert one.path != other.path
+    assert one.path.read_bytes() == other.path.read_bytes()
 
 
 @pytest.mark.parametrize("sha256", ["x", "0" * 63, "g" * 64])
