@@ -4,18 +4,27 @@
 
     LocalplaneError
     ├── InvalidArgumentError            INVALID_ARGUMENT
-    │   └── InvalidModelNameError       INVALID_MODEL_NAME
+    │   ├── InvalidModelNameError       INVALID_MODEL_NAME
+    │   └── SourceRefusedError          SOURCE_REFUSED
     ├── UnauthenticatedError            UNAUTHENTICATED
     ├── PermissionDeniedError           FORBIDDEN
     ├── NotFoundError
+    │   ├── GalleryNotFoundError        GALLERY_NOT_FOUND
+    │   ├── JobNotFoundError            JOB_NOT_FOUND
     │   ├── MetricsDisabledError        METRICS_DISABLED
+    │   ├── ModelNotInGalleryError      MODEL_NOT_IN_GALLERY
     │   ├── ModelNotFoundError          MODEL_NOT_FOUND
     │   └── ModelNotLoadedError         MODEL_NOT_LOADED
+    ├── AlreadyExistsError              ALREADY_EXISTS
+    │   ├── GalleryExistsError          ALREADY_EXISTS
+    │   └── RequestIdReusedError        REQUEST_ID_REUSED
     ├── FailedPreconditionError
     │   ├── AutoloadDisabledError       AUTOLOAD_DISABLED
     │   ├── BackendNotInstalledError    BACKEND_NOT_INSTALLED
     │   ├── ExtraNotInstalledError      EXTRA_NOT_INSTALLED
+    │   ├── JobFinishedError            JOB_FINISHED
     │   ├── ModelTooLargeError          MODEL_TOO_LARGE
+    │   ├── OfflineError                OFFLINE
     │   └── ServerTakenError            EXTERNAL_SERVER_TAKEN
     ├── UnsupportedError
     │   └── NotSupportedByBackendError  NOT_SUPPORTED_BY_BACKEND
@@ -28,9 +37,13 @@
     ├── ExhaustedError
     │   ├── CapacityExhaustedError      CAPACITY_EXHAUSTED
     │   └── TooManyRequestsError        TOO_MANY_REQUESTS
+    ├── InsufficientStorageError        INSUFFICIENT_STORAGE
     ├── FailedError
+    │   ├── ArchiveRefusedError         ARCHIVE_REFUSED
     │   ├── BackendFailedError          BACKEND_FAILED
     │   ├── BackendStatusFailedError    BACKEND_STATUS_FAILED
+    │   ├── DigestMismatchError         DIGEST_MISMATCH
+    │   ├── DownloadFailedError         DOWNLOAD_FAILED
     │   ├── InstallFailedError          INSTALL_FAILED
     │   └── LoadFailedError             LOAD_FAILED
     └── OverdueError                    DEADLINE_EXCEEDED
@@ -80,6 +93,15 @@ class InvalidModelNameError(InvalidArgumentError):
     reason = "INVALID_MODEL_NAME"
 
 
+class SourceRefusedError(InvalidArgumentError):
+    """A file is to come from a place, or by a way, that the service does not fetch from."""
+
+    reason = "SOURCE_REFUSED"
+
+    def __init__(self, source: str, cause: str, *, field: str = "") -> None:
+        super().__init__(f"cannot download {source}: {cause}", field=field, source=source)
+
+
 class UnauthenticatedError(LocalplaneError):
     """A key is needed and none, or an unknown one, was given."""
 
@@ -94,6 +116,36 @@ class PermissionDeniedError(LocalplaneError):
 
 class NotFoundError(LocalplaneError):
     """What was asked for does not exist."""
+
+
+class JobNotFoundError(NotFoundError):
+    """There is no job of that identifier, or not any more."""
+
+    reason = "JOB_NOT_FOUND"
+
+    def __init__(self, job: str) -> None:
+        super().__init__(f"could not find any status for ID {job}", job=job)
+
+
+class GalleryNotFoundError(NotFoundError):
+    """There is no gallery of that name."""
+
+    reason = "GALLERY_NOT_FOUND"
+
+    def __init__(self, gallery: str) -> None:
+        super().__init__(f"{gallery} is not currently registered", gallery=gallery)
+
+
+class ModelNotInGalleryError(NotFoundError):
+    """No gallery has a model of that name."""
+
+    reason = "MODEL_NOT_IN_GALLERY"
+
+    def __init__(self, model: str, unread: str = "") -> None:
+        message = f'no model found with name "{model}"'
+        if unread:
+            message += f"; it may be in a gallery that cannot be read: {unread}"
+        super().__init__(message, model=model, **({"unread": unread} if unread else {}))
 
 
 class MetricsDisabledError(NotFoundError):
@@ -122,6 +174,31 @@ class ModelNotLoadedError(NotFoundError):
 
     def __init__(self, model: str) -> None:
         super().__init__(f"backend {model} is not currently loaded", model=model)
+
+
+class AlreadyExistsError(LocalplaneError):
+    """There is one of that name already."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class RequestIdReusedError(AlreadyExistsError):
+    """The identifier of the request was another request's within a day."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, request_id: str) -> None:
+        message = (
+            f"cannot take request {request_id}: another request had this request_id within a day"
+        )
+        super().__init__(message, request_id=request_id)
+
+
+class GalleryExistsError(AlreadyExistsError):
+    """There is a gallery of that name."""
+
+    def __init__(self, gallery: str) -> None:
+        super().__init__(f"{gallery} already exists", gallery=gallery)
 
 
 class FailedPreconditionError(LocalplaneError):
@@ -155,6 +232,25 @@ class ExtraNotInstalledError(FailedPreconditionError):
     def __init__(self, what: str, extra: str) -> None:
         message = f"cannot use {what}: install localplane[{extra}]"
         super().__init__(message, what=what, extra=extra)
+
+
+class JobFinishedError(FailedPreconditionError):
+    """The job came to its end before it could be stopped, or long ago."""
+
+    reason = "JOB_FINISHED"
+
+    def __init__(self, verb: str, job: str, state: str) -> None:
+        message = f"cannot {verb} job {job}: it is already {state}"
+        super().__init__(message, job=job, state=state)
+
+
+class OfflineError(FailedPreconditionError):
+    """A file would have to come over the network, and the service was told to stay off it."""
+
+    reason = "OFFLINE"
+
+    def __init__(self, source: str) -> None:
+        super().__init__(f"cannot download {source}: --offline is set", source=source)
 
 
 class ServerTakenError(FailedPreconditionError):
@@ -263,8 +359,27 @@ class CapacityExhaustedError(ExhaustedError):
     reason = "CAPACITY_EXHAUSTED"
 
 
+class InsufficientStorageError(LocalplaneError):
+    """The disk is full, or would be. A kind of its own: waiting alone does not help."""
+
+    reason = "INSUFFICIENT_STORAGE"
+
+    def __init__(self, message: str, *, needed: int | None = None, free: int | None = None) -> None:
+        told = {"needed": needed, "free": free}
+        super().__init__(message, **{name: str(n) for name, n in told.items() if n is not None})
+
+
 class FailedError(LocalplaneError):
     """Something outside the service failed."""
+
+
+class ArchiveRefusedError(FailedError):
+    """An archive is damaged, or holds what no archive of a model has to hold. Nothing of it was put in place."""
+
+    reason = "ARCHIVE_REFUSED"
+
+    def __init__(self, archive: str, finding: str) -> None:
+        super().__init__(f"cannot unpack {archive}: {finding}", file=archive)
 
 
 class BackendFailedError(FailedError):
@@ -281,6 +396,25 @@ class BackendStatusFailedError(FailedError):
     def __init__(self, model: str, cause: str) -> None:
         message = f"backend {model} experienced an error retrieving status info via rpc: {cause}"
         super().__init__(message, model=model)
+
+
+class DigestMismatchError(FailedError):
+    """A file came whole and is not the one that was asked for. It was thrown away."""
+
+    reason = "DIGEST_MISMATCH"
+
+    def __init__(self, source: str, expected: str, found: str) -> None:
+        message = f"cannot download {source}: its SHA-256 is {found}, and {expected} was expected"
+        super().__init__(message, source=source, expected=expected, found=found)
+
+
+class DownloadFailedError(FailedError):
+    """A file could not be fetched. What came of it is kept, where going on from it makes sense."""
+
+    reason = "DOWNLOAD_FAILED"
+
+    def __init__(self, source: str, cause: str, **metadata: str) -> None:
+        super().__init__(f"cannot download {source}: {cause}", source=source, **metadata)
 
 
 class InstallFailedError(FailedError):

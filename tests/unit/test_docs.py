@@ -28,7 +28,7 @@ LEAVES = [
 ]
 REASONS = {leaf.reason for leaf in LEAVES} | {errors.LocalplaneError.reason}
 # Named in the table of statuses for errors that come with later parts of the service.
-TO_COME = {"CAPACITY_EXHAUSTED", "INSUFFICIENT_STORAGE"}
+TO_COME = {"CAPACITY_EXHAUSTED"}
 
 
 @pytest.fixture(scope="module")
