@@ -116,8 +116,20 @@ def run(folder: Path, change: Callable[[Path, Path], None], step: int) -> bool:
     return os.WIFSIGNALED(status)
 
 
+def remove(root: Path, names: list[str]) -> None:
+    """Remove files."""
+    with Publication(ModelsFolder(root)) as publication:
+        for name in names:
+            publication.remove(name)
+        publication.commit()
+
+
 def main() -> None:
-    """Kill it before each step, until it gets to its end."""
+    """Kill it before each step, until it gets to its end; or before one step only."""
+    if sys.argv[1] == "remove":
+        die_before(int(sys.argv[3]))
+        remove(Path(sys.argv[2]), sys.argv[4:])
+        return
     change, folder = CHANGES[sys.argv[1]], Path(sys.argv[2])
     step = 0
     while run(folder, change, step):

@@ -59,7 +59,7 @@ class GalleryMethods:
     @unary("GalleryService/ApplyModel", job_pb2.JobReference)
     def apply_model(
         self,
-        model: str = "",
+        id: str = "",  # noqa: A002 - LocalAI's name
         *,
         url: str = "",
         config_url: str = "",
@@ -72,10 +72,10 @@ class GalleryMethods:
     ) -> gallery_service_pb2.ApplyModelRequest:
         """Install a model, `gallery@name` or a name, and get the job that does it.
 
-        Of the model and the three arguments after it, one says what it is.
+        Of the first four arguments one says what it is.
         """
         return gallery_service_pb2.ApplyModelRequest(
-            id=model,
+            id=id,
             url=url,
             config_url=config_url,
             config_file=_struct(config_file),
@@ -89,7 +89,7 @@ class GalleryMethods:
     @unary("GalleryService/PlanModel", gallery_pb2.ModelPlan)
     def plan_model(
         self,
-        model: str = "",
+        id: str = "",  # noqa: A002 - LocalAI's name
         *,
         url: str = "",
         config_url: str = "",
@@ -99,9 +99,12 @@ class GalleryMethods:
         files: Iterable[gallery_pb2.GalleryFile] = (),
         variant: str = "",
     ) -> gallery_service_pb2.PlanModelRequest:
-        """Find out what installing a model would come to, without fetching or changing anything."""
+        """Find out what installing a model would come to, without fetching or changing anything.
+
+        Of the first four arguments one says what it is.
+        """
         return gallery_service_pb2.PlanModelRequest(
-            id=model,
+            id=id,
             url=url,
             config_url=config_url,
             config_file=_struct(config_file),
