@@ -14,6 +14,7 @@ from localplane_server.errors import (
     LocalplaneError,
     ModelNotFoundError,
 )
+from localplane_server.gallery.blocking import uninterrupted
 from localplane_server.gallery.changes import Changes
 from localplane_server.gallery.file_names import (
     CONFIGURATION_SUFFIXES,
@@ -123,7 +124,7 @@ class Remover:
         deletion = _Deletion(target, self._folder)
         await self._changes.make(deletion.describe, model=target.served)
         # A call may have loaded it again in the meantime; from now on none can.
-        again = await self._unloader.unload(target.served)
+        again = await uninterrupted(self._unloader.unload(target.served))
         if again is not None:
             freed = (freed or 0) + again
         return Removed(

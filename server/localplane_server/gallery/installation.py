@@ -18,6 +18,7 @@ from localplane_server.errors import (
     LocalplaneError,
 )
 from localplane_server.gallery.archives import Unpacked
+from localplane_server.gallery.blocking import uninterrupted
 from localplane_server.gallery.changes import Changes
 from localplane_server.gallery.file_names import (
     TEMPLATE_SUFFIX,
@@ -121,10 +122,8 @@ class Installer:
         recipe = await self._resolver.resolve(request)
         self._check_name(recipe)
         publishing = await self._publish(recipe, Told(recipe.files, report))
-        await self._gatherer.discard(
-            [one for one in recipe.files if one.filename in publishing.gathered.fetched]
-        )
-        freed = await self._unloader.unload(recipe.name)
+        # It is installed now, whoever wants to call that off.
+        freed = await uninterrupted(self._settle(recipe, publishing))
         return Installed(
             name=recipe.name,
             files=tuple(sorted({*publishing.installed, *recipe.written})),
@@ -134,6 +133,12 @@ class Installer:
             backend=recipe.backend,
             was_loaded=freed is not None,
         )
+
+    async def _settle(self, recipe: Recipe, publishing: _Publishing) -> int | None:
+        await self._gatherer.discard(
+            [one for one in recipe.files if one.filename in publishing.gathered.fetched]
+        )
+        return await self._unloader.unload(recipe.name)
 
     async def _publish(self, recipe: Recipe, told: Told) -> _Publishing:
         attempts = 0
