@@ -106,6 +106,8 @@ class FileServer:
         """How many bodies are being sent."""
         self.budget: int | None = None
         """How many may be sent in all before everything waits."""
+        self.connections = 0
+        """How many were made."""
         self.is_over = False
 
     def put(self, path: str, content: bytes, **how: Any) -> ServedFile:
@@ -132,6 +134,11 @@ class FileServer:
         """Return once so many bytes were sent in all."""
         with self.changed:
             assert self.changed.wait_for(lambda: self.sent >= sent, seconds), self.sent
+
+    def wait_until_asked(self, times: int, seconds: float = 30.0) -> None:
+        """Return once so many requests have come."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.asked) >= times, seconds)
 
     def wait_until_idle(self, seconds: float = 30.0) -> None:
         """Return once no body is being sent: whoever asked has it, or is gone."""
@@ -262,6 +269,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
+        self.files.connections += 1
         # What was sent and not yet taken is not much, so that it can be told what a client has.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE_BYTES)
 

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 import file_server
 from file_server import FileServer
+from localplane_server.downloads.addresses import AddressPolicy
+from localplane_server.downloads.credentials import Credentials
+from localplane_server.downloads.downloader import Downloader
+from localplane_server.downloads.endpoints import Endpoints
+from localplane_server.downloads.patience import Patience
 from localplane_server.downloads.ranges import ByteRanges
 from localplane_server.downloads.transfer import BLOCK_BYTES, CONNECTIONS
+from localplane_server.errors import DownloadFailedError, SourceRefusedError
 
 pytestmark = pytest.mark.faults
 
 PROGRAM = Path(__file__).with_name("download_program.py")
 MIB = 1024 * 1024
 KILLS = 20
+HURRY = Patience(attempts=2, first_delay_seconds=0.01)
 CHUNK_BYTES = 2 * CONNECTIONS * BLOCK_BYTES
 """What a kill may cost: a block of each connection, and as much that was on its way and nobody had taken."""
 
@@ -123,3 +133,95 @@ def test_too_large(server: FileServer, tmp_path: Path) -> None:
     assert "INSUFFICIENT_STORAGE" == told["reason"]
     assert str(2**50 + 64 * MIB) == told["needed"]
     assert [] == list(tmp_path.iterdir())
+
+
+HOSTS = [
+    "127.0.0.1",
+    "127.1",
+    "2130706433",
+    "0x7f.0.0.1",
+    "0.0.0.0",  # noqa: S104 - asked, not listened on
+    "[::]",
+    "[::1]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+    "localhost",
+    "LOCALHOST.",
+]
+
+
+class TestForbiddenPlaces:
+    """No packet goes to an address that is not public, however a URL, a redirect or a name leads there."""
+
+    @pytest.fixture
+    def canary(self) -> Iterator[FileServer]:
+        """A server that nobody may reach."""
+        with file_server.serving() as canary:
+            yield canary
+            # Connections are taken in the order in which they came, so this is the first and only one.
+            httpx.get(f"{canary.url}/own", timeout=30)
+            assert ["/own"] == [one.path for one in canary.asked]
+            assert 1 == canary.connections
+
+    @staticmethod
+    async def refused(downloader: Downloader, uri: str) -> None:
+        for attempt in (
+            downloader.fetch(uri),
+            downloader.facts(uri),
+            downloader.read(uri, most_bytes=1000),
+        ):
+            with pytest.raises((SourceRefusedError, DownloadFailedError)) as caught:
+                await attempt
+            # This machine may not know the name at all, or have no IPv6.
+            known = isinstance(caught.value, SourceRefusedError)
+            assert known or "no connection" in caught.value.message
+
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    @pytest.mark.parametrize("host", HOSTS)
+    async def test_url(self, canary: FileServer, tmp_path: Path, scheme: str, host: str) -> None:
+        """A URL."""
+        async with open_downloader(tmp_path, AddressPolicy.of(allow_http=True)) as downloader:
+            await self.refused(downloader, f"{scheme}://{host}:{canary.port}/m")
+
+    @pytest.mark.parametrize("host", HOSTS[1:])
+    async def test_redirect(
+        self, server: FileServer, canary: FileServer, tmp_path: Path, host: str
+    ) -> None:
+        """A redirect of a server that may be reached."""
+        server.redirect("/m", f"http://{host}:{canary.port}/m")
+        policy = AddressPolicy.of([f"127.0.0.1:{server.port}"], allow_http=True)
+        async with open_downloader(tmp_path, policy) as downloader:
+            await self.refused(downloader, f"{server.url}/m")
+
+    async def test_rebinding(self, canary: FileServer, tmp_path: Path) -> None:
+        """A name that is public when it is looked at first, and is not when it is connected to."""
+        answers = itertools.cycle([["203.0.113.1"], ["127.0.0.1"], ["::ffff:127.0.0.1"]])
+
+        async def find(host: str, port: int) -> list[str]:  # noqa: ARG001 - as it is called
+            return next(answers)
+
+        policy = AddressPolicy.of(allow_http=True)
+        async with open_downloader(tmp_path, policy, find=find) as downloader:
+            await self.refused(downloader, f"http://models.example:{canary.port}/m")
+
+    @pytest.mark.parametrize(
+        "uri",
+        [
+            "oci://{host}/o/m",
+            "ollama://{host}/o/m:t",
+            "hf://o/r/m",
+            "github:o/r/m",
+            "file:///etc/hostname",
+        ],
+    )
+    async def test_other_sources(self, canary: FileServer, tmp_path: Path, uri: str) -> None:
+        """Sources with names of their own, and endpoints that somebody set wrongly."""
+        host = f"127.0.0.1:{canary.port}"
+        endpoints = Endpoints(hugging_face=f"https://{host}", github_raw=f"https://{host}")
+        async with open_downloader(tmp_path, AddressPolicy(), endpoints=endpoints) as downloader:
+            await self.refused(downloader, uri.format(host=host))
+
+
+def open_downloader(staging: Path, policy: AddressPolicy, **how: Any) -> Downloader:
+    settings = {"endpoints": Endpoints(), "credentials": Credentials(), "patience": HURRY, **how}
+    return Downloader(staging, policy=policy, **settings)

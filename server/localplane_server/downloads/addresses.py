@@ -106,12 +106,12 @@ class AddressPolicy:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError:
-            raise SourceRefusedError(_shown(url), "it is no URL") from None
+            raise SourceRefusedError(shown(url), "it is no URL") from None
         if parts.scheme not in _SCHEMES:
             raise SourceRefusedError(
                 shown(url), f"{parts.scheme or 'no'} scheme is not for downloads"
             )
-        if not host or any(character.isspace() or not character.isprintable() for character in url):
+        if not host or not url.isprintable() or any(map(str.isspace, parts.netloc)):
             raise SourceRefusedError(shown(url), "it is no URL")
         if parts.username is not None:
             raise SourceRefusedError(shown(url), "it has a user's name in it")
@@ -151,9 +151,6 @@ def shown(url: str) -> str:
     except ValueError:
         return "the URL"
     return parts._replace(netloc=host, query="", fragment="").geturl()
-
-
-_shown = shown
 
 
 def _written(host: str) -> str:

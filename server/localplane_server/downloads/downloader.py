@@ -31,6 +31,7 @@ from localplane_server.downloads.progress import (
     StagedFile,
     Validators,
 )
+from localplane_server.downloads.proxies import Proxies
 from localplane_server.downloads.registry import Registry
 from localplane_server.downloads.sharing import Report, Sharing
 from localplane_server.downloads.sources import (
@@ -92,6 +93,7 @@ class Downloader:
         offline: bool = False,
         file_roots: Sequence[Path] = (),
         pip: PipSettings | None = None,
+        proxies: Proxies | None = None,
         patience: Patience | None = None,
         find: Resolve = resolve,
     ) -> None:
@@ -105,6 +107,7 @@ class Downloader:
             offline: Whether nothing but `file://` may be used.
             file_roots: Folders that `file://` may read from, with all that is below them.
             pip: Where `pypi://` looks, if not where pip does without settings.
+            proxies: Proxies to go through, if any.
             patience: Waits and attempts, if not the usual ones.
             find: Finds the addresses of hosts.
         """
@@ -114,11 +117,20 @@ class Downloader:
         self._roots = tuple(file_roots)
         self._patience = patience or Patience()
         self._web = WebClient(
-            policy, credentials, patience=self._patience, is_offline=offline, find=find
+            policy,
+            credentials,
+            patience=self._patience,
+            is_offline=offline,
+            proxies=proxies,
+            find=find,
         )
         self._registry = Registry(self._web, policy, credentials)
         self._packages = PackageIndex(
-            pip or PipSettings(), policy, patience=self._patience, is_offline=offline
+            pip or PipSettings(),
+            policy,
+            patience=self._patience,
+            is_offline=offline,
+            proxies=proxies,
         )
         self._disk = Disk()
         self._sharing = Sharing()

@@ -38,11 +38,10 @@ def open_inside(path: str, roots: Sequence[Path], source: str) -> IO[bytes]:
         descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise DownloadFailedError(source, os.strerror(error.errno or 0)) from error
-    file = os.fdopen(descriptor, "rb")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        file.close()
+        os.close(descriptor)
         raise DownloadFailedError(source, "it is no plain file")
-    return file
+    return os.fdopen(descriptor, "rb")
 
 
 def read_document(

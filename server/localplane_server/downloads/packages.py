@@ -15,6 +15,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 from localplane_server.downloads.addresses import AddressPolicy
 from localplane_server.downloads.patience import Patience, TransferError, persist
 from localplane_server.downloads.pip_settings import PipSettings
+from localplane_server.downloads.proxies import Proxies
 from localplane_server.downloads.sources import PackageSource
 from localplane_server.downloads.web import Answer, WebClient
 from localplane_server.errors import DownloadFailedError
@@ -54,11 +55,13 @@ class PackageIndex:
         *,
         patience: Patience,
         is_offline: bool = False,
+        proxies: Proxies | None = None,
     ) -> None:
         self._settings = settings
         self._policy = policy
         self._patience = patience
         self._is_offline = is_offline
+        self._proxies = proxies
 
     async def find(self, source: PackageSource) -> Wheel:
         """Find the wheel of a version.
@@ -99,6 +102,7 @@ class PackageIndex:
             patience=self._patience,
             is_offline=self._is_offline,
             certificate=self._settings.certificate,
+            proxies=self._proxies,
         ) as web:
             yield web
 

@@ -118,7 +118,7 @@ def _is_url(uri: str) -> bool:
 
 
 def _file(uri: str, rest: str) -> FileSource:
-    path = unquote(rest.removeprefix("localhost/") if rest.startswith("localhost/") else rest)
+    path = unquote(rest.removeprefix("localhost") if rest.startswith("localhost/") else rest)
     if "\0" in path or not path:
         raise SourceRefusedError(shown(uri), "it has no path")
     return FileSource(path)

@@ -17,10 +17,11 @@ from urllib.parse import quote, urljoin, urlsplit
 import httpcore
 
 from localplane_server import __version__
-from localplane_server.downloads.addresses import AddressPolicy, shown
+from localplane_server.downloads.addresses import AddressPolicy, default_port, shown
 from localplane_server.downloads.connections import CheckedBackend, Resolve, resolve, trusted
 from localplane_server.downloads.credentials import Credentials
 from localplane_server.downloads.patience import Patience, TransferError
+from localplane_server.downloads.proxies import Proxies, opened
 from localplane_server.errors import OfflineError, SourceRefusedError
 
 MOST_REDIRECTS = 10
@@ -143,6 +144,7 @@ class WebClient:
         patience: Patience,
         is_offline: bool = False,
         certificate: str = "",
+        proxies: Proxies | None = None,
         find: Resolve = resolve,
     ) -> None:
         self._policy = policy
@@ -151,8 +153,9 @@ class WebClient:
         self._is_offline = is_offline
         self._certificate = certificate
         self._opening = asyncio.Lock()
-        self._backend = CheckedBackend(policy, find)
-        self._pool: httpcore.AsyncConnectionPool | None = None
+        self._proxies = proxies or Proxies()
+        self._find = find
+        self._pools: dict[str, httpcore.AsyncConnectionPool] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -163,8 +166,8 @@ class WebClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
+        while self._pools:
+            _, pool = self._pools.popitem()
             await pool.aclose()
 
     @asynccontextmanager
@@ -258,7 +261,10 @@ class WebClient:
             ],
             extensions={"timeout": timeouts},
         )
-        pool = await self._opened()
+        proxy = self._proxies.of(url)
+        if proxy:
+            await self._check_behind(url)
+        pool = await self._opened(proxy)
         with _causes(url):
             response = await pool.handle_async_request(request)
         try:
@@ -266,21 +272,38 @@ class WebClient:
         finally:
             await response.aclose()
 
-    async def _opened(self) -> httpcore.AsyncConnectionPool:
+    async def _check_behind(self, url: str) -> None:
+        """Look at what a proxy is to be asked for, as far as that can be known here.
+
+        It resolves names by itself. Where this machine knows the name, too, it must not mean a private address.
+        """
+        parts = self._policy.check_url(url)
+        host, port = parts.hostname or "", parts.port or default_port(parts.scheme)
+        with contextlib.suppress(OSError):
+            self._policy.reachable(host, port, await self._find(host, port))
+
+    async def _opened(self, proxy: str) -> httpcore.AsyncConnectionPool:
+        """Return the connections through a proxy, or those without one."""
         async with self._opening:
-            if self._pool is not None:
-                return self._pool
+            if (pool := self._pools.get(proxy)) is not None:
+                return pool
+            through = opened(proxy) if proxy else None
+            policy = self._policy
+            if through is not None:
+                # The operator named it, so it may have any address.
+                policy = policy.also([through.url.host.decode()])
             # Reading all certificates takes a while; nobody waits for it who has no use for it.
             files = [self._certificate] if self._certificate else []
             tls = await asyncio.to_thread(trusted, *files)
-            self._pool = httpcore.AsyncConnectionPool(
+            pool = self._pools[proxy] = httpcore.AsyncConnectionPool(
                 ssl_context=tls,
+                proxy=through,
                 max_connections=64,
                 max_keepalive_connections=16,
                 keepalive_expiry=_KEPT_CONNECTIONS_SECONDS,
-                network_backend=self._backend,
+                network_backend=CheckedBackend(policy, self._find),
             )
-        return self._pool
+            return pool
 
 
 def retry_after(value: str) -> float | None:
@@ -328,6 +351,8 @@ def _causes(url: str = "") -> Generator[None]:
         raise TransferError(f"no connection{host}: {cause}") from error
     except httpcore.RemoteProtocolError as error:
         raise TransferError(f"the server broke off, or does not speak HTTP: {error}") from error
+    except httpcore.ProxyError as error:
+        raise TransferError(f"the proxy does not let it through: {error}") from error
     except httpcore.NetworkError as error:
         raise TransferError("the connection broke") from error
     except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:

@@ -43,6 +43,12 @@ def staging(tmp_path: Path) -> Path:
 
 
 Make = Callable[..., Downloader]
+"""Makes a downloader with some settings that are not those of most tests."""
+
+
+def names(folder: Path) -> list[str]:
+    """Return what is in a folder."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture

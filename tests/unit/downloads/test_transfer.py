@@ -15,6 +15,7 @@ from file_server import Asked, Fault, FileServer
 from localplane_server.downloads.downloader import Downloader
 from localplane_server.downloads.progress import FileProgress, Phase
 from localplane_server.errors import DigestMismatchError, DownloadFailedError
+from unit.downloads.conftest import names
 
 CONTENT = bytes(range(256)) * 16 * 1024
 """Four mebibytes."""
@@ -22,14 +23,8 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 TAG = '"a"'
 
 
-def names(folder: Path) -> list[str]:
-    """What is in a folder."""
-    return sorted(path.name for path in folder.iterdir())
-
-
 async def test_small(downloader: Downloader, server: FileServer) -> None:
     """A file comes whole, with its digest and its name, and its size is told on the way."""
-    server.put("/folder/m%20m.gguf".replace("%20", " "), b"")
     server.put("/m.gguf", CONTENT, etag=TAG)
     seen: list[FileProgress] = []
 

@@ -1,0 +1,141 @@
+"""Requests lead only where they may, keep keys to themselves, and tell why they failed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import socket
+
+import pytest
+
+from file_server import FileServer
+from localplane_server.downloads.addresses import AddressPolicy
+from localplane_server.downloads.credentials import Credentials, bearer
+from localplane_server.downloads.downloader import Downloader
+from localplane_server.downloads.web import retry_after
+from localplane_server.errors import DownloadFailedError, OfflineError, SourceRefusedError
+from unit.downloads.conftest import Make
+
+BOTH = AddressPolicy.of(["127.0.0.1", "localhost"])
+
+
+class TestKeys:
+    """A key goes to the host that it is for."""
+
+    @pytest.mark.parametrize("target", ["/b", "//127.0.0.1:{port}/b", "http://localhost:{port}/b"])
+    async def test_redirect(self, make: Make, server: FileServer, target: str) -> None:
+        """It follows a redirect on its host, and not one to another."""
+        server.put("/b", b"x")
+        server.redirect("/a", target.format(port=server.port))
+        keys = Credentials().bound(server.url, bearer("t"))
+        await make(policy=BOTH, credentials=keys).fetch(f"{server.url}/a")
+
+        assert "Bearer t" == server.asked[0].headers["authorization"]
+        is_same = "localhost" not in target
+        assert is_same == ("authorization" in server.fetched("/b")[0].headers)
+
+
+class TestRedirects:
+    """Each is looked at like a first request."""
+
+    @pytest.mark.parametrize(
+        "target",
+        [
+            "http://127.0.0.2:{port}/b",
+            "http://localhost:{port}/b",
+            "https://[::1]/b",
+            "https://169.254.169.254/latest",
+            "http://example.org/b",
+            "file:///etc/passwd",
+            "https://user:pass@example.org/b",
+            "https://[::1/b",
+        ],
+    )
+    async def test_refused(self, downloader: Downloader, server: FileServer, target: str) -> None:
+        """One that leads to a private address, off TLS, or to no web server is not followed."""
+        server.redirect("/a", target.format(port=server.port))
+        uri = f"{server.url}/a"
+
+        for attempt in (
+            downloader.fetch(uri),
+            downloader.facts(uri),
+            downloader.read(uri, most_bytes=9),
+        ):
+            with pytest.raises(SourceRefusedError):
+                await attempt
+        assert {"/a"} == {one.path for one in server.asked}
+
+    async def test_circle(self, downloader: Downloader, server: FileServer) -> None:
+        """A circle ends."""
+        server.redirect("/a", "/a")
+        with pytest.raises(DownloadFailedError, match="more than 10 redirects"):
+            await downloader.fetch(f"{server.url}/a")
+
+    async def test_relative(self, downloader: Downloader, server: FileServer) -> None:
+        """A relative one is relative to the page that has it."""
+        server.put("/x/b", b"x")
+        server.redirect("/x/a", "b#part")
+        assert 1 == (await downloader.fetch(f"{server.url}/x/a")).size_bytes
+
+
+async def test_what_is_sent(downloader: Downloader, server: FileServer) -> None:
+    """Names are sent as they are written, and nothing may be compressed on the way."""
+    server.put("/a%20b", b"x")
+    await downloader.fetch(f"{server.url}/a b?c=d%2F")
+
+    headers = server.asked[0].headers
+    assert f"127.0.0.1:{server.port}" == headers["host"]
+    assert "identity" == headers["accept-encoding"]
+
+
+async def test_nobody_listens(downloader: Downloader) -> None:
+    """A server that is not there is told of."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(DownloadFailedError, match=r"no connection to 127\.0\.0\.1"):
+            await downloader.fetch(f"http://127.0.0.1:{port}/m")
+
+
+async def test_no_http(downloader: Downloader, server: FileServer) -> None:
+    """A server that does not know TLS is told of, too."""
+    with pytest.raises(DownloadFailedError, match="no connection"):
+        await downloader.fetch(f"https://127.0.0.1:{server.port}/m")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["https://example.org/m", "hf://o/r/m", "github:o/r/m", "ollama://m", "pypi://a==1/m"],
+)
+async def test_offline(make: Make, uri: str) -> None:
+    """Off the network, nothing is even resolved."""
+
+    async def find(host: str, port: int) -> list[str]:  # noqa: ARG001 - as it is called
+        raise AssertionError(host)
+
+    downloader = make(offline=True, find=find)
+    for attempt in (
+        downloader.fetch(uri),
+        downloader.facts(uri),
+        downloader.read(uri, most_bytes=9),
+    ):
+        with pytest.raises(OfflineError):
+            await attempt
+
+
+class TestRetryAfter:
+    """When a server wants to be asked again."""
+
+    @pytest.mark.parametrize(
+        ("value", "seconds"),
+        [("7", 7), ("", None), ("soon", None), ("Mon, 01 Jan 2024 00:00:00 GMT", 0), ("-1", None)],
+    )
+    def test_values(self, value: str, seconds: float | None) -> None:
+        """A number of seconds, a date, or nothing that can be read."""
+        assert seconds == retry_after(value)
+
+    def test_date(self) -> None:
+        """A date to come is some seconds away."""
+        then = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
+        seconds = retry_after(then.strftime("%a, %d %b %Y %H:%M:%S GMT"))
+        assert seconds is not None
+        assert 200 < seconds <= 300
