@@ -45,6 +45,20 @@ async def answer(_scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+def document(path: str) -> Any:
+    """Return what answers every request with a file, which is read once."""
+    body = Path(path).read_bytes()
+    headers = [*HEADERS, (b"content-length", str(len(body)).encode())]
+
+    async def application(_scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body", False):
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return application
+
+
 def serve_grpc() -> None:
     """Serve gRPC with no interceptor."""
     _run(_serve_grpc())
@@ -52,7 +66,12 @@ def serve_grpc() -> None:
 
 def serve_http() -> None:
     """Serve HTTP with no framework, by uvicorn as it comes, with the gateway's settings."""
-    _run(_serve_http())
+    _run(_serve_http(answer))
+
+
+def serve_document() -> None:
+    """Serve the file `DOCUMENT` over HTTP, in the same way."""
+    _run(_serve_http(document(os.environ["DOCUMENT"])))
 
 
 def serve_llama() -> None:
@@ -95,9 +114,9 @@ async def _serve_grpc() -> None:
     await asyncio.Event().wait()
 
 
-async def _serve_http() -> None:
+async def _serve_http(application: Any) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(answer, **SETTINGS, http="httptools"))
+    server = uvicorn.Server(uvicorn.Config(application, **SETTINGS, http="httptools"))
     print(f"ready grpc=- http=127.0.0.1:{listener.getsockname()[1]} pid=0", flush=True)
     await server.serve([listener])
 

@@ -64,6 +64,8 @@ class Binding:
     """Media types of the answer. Empty is JSON."""
     is_page: bool
     """Whether the answer is a page for people."""
+    is_tagged: bool
+    """Whether the answer has a tag that changes when the answer does."""
 
 
 def import_services() -> None:
@@ -107,6 +109,7 @@ def bind(verb: str, operation: Spec) -> Binding:
         answer_field=rule.response_body,
         produces=tuple(options.Extensions[options_pb2.produces]),
         is_page=options.Extensions[options_pb2.static_page],
+        is_tagged=options.Extensions[options_pb2.tagged],
     )
 
 

@@ -77,6 +77,12 @@ class JoiningTransport(asyncio.Transport):
     def _send(self) -> None:
         chunks = self._chunks
         if chunks and not self._transport.is_closing():
-            self._transport.write(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+            if len(chunks) == 1:
+                self._transport.write(chunks[0])
+            elif self._size > _MOST_BYTES:
+                # Joining would copy what is large; the system takes the pieces as they are.
+                self._transport.writelines(chunks)
+            else:
+                self._transport.write(b"".join(chunks))
         self._size = 0
         chunks.clear()

@@ -46,6 +46,15 @@ from localplane_gateway.streams import (
     event_id_reader,
     plain_line_reader,
 )
+from localplane_gateway.tagged import (
+    IF_NONE_MATCH,
+    Written,
+    WrittenAnswers,
+    answer,
+    asked_with,
+    has_it,
+    tag_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +66,7 @@ _LAST_WORDS_SECONDS = 1.0
 _FORWARDED = (
     (b"accept", "x-http-accept"),
     (b"content-type", "x-http-content-type"),
+    (b"idempotency-key", "x-http-idempotency-key"),
     (b"last-event-id", "x-http-last-event-id"),
 )
 
@@ -119,6 +129,43 @@ class PageOperation(UnaryOperation):
         else:
             headers = [*headers, *NEGOTIATED]
             await exchange.respond(200, self._encode(response), JSON, headers=headers)
+
+
+class TaggedOperation(UnaryOperation):
+    """Calls a method whose answers have tags, and keeps what it wrote of them."""
+
+    def __init__(self, binding: Binding, channel: Channel, public_url: str | None) -> None:
+        super().__init__(binding, channel, public_url)
+        self._kept = WrittenAnswers()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        exchange = Exchange.of(scope)
+        request = self._reader.read(self._reader.values(exchange))
+        asked = asked_with(request)
+        kept = self._kept.get(asked)
+        metadata = _metadata(exchange, self._public_url)
+        tags = kept.tag if kept else exchange.headers.get(b"if-none-match", b"")
+        if tags and _fits_grpc(text := tags.decode("latin-1")):
+            metadata = (*metadata, (IF_NONE_MATCH, text))
+        call = self._call(request, metadata=metadata)
+        try:
+            response = await unless_gone(call, receive)
+        except grpc.aio.AioRpcError as error:
+            raise RpcError(error, self._binding.statuses) from error
+        headers = await _answer_headers(call, self._headers)
+        tag = tag_of(headers)
+        if not tag:
+            await self.respond(exchange, response, headers)
+            return
+        if kept is None and has_it(exchange, tag):
+            # The message is empty: the method was told what the client has.
+            written = Written(tag, b"")
+        elif kept is None or kept.tag != tag:
+            written = await self._kept.write(asked, tag, self._encode, response)
+        else:
+            written = kept
+        await answer(exchange, written, headers)
 
 
 class StreamOperation:
@@ -226,6 +273,8 @@ class TranscoderApi(RoutedAPI):  # type: ignore[misc] # Connexion has no types
         if binding.is_page and binding.call.response_class is summary_pb2.Summary:
             page = WelcomePage(self._document)
             return PageOperation(binding, self._channel, self._public_url, page)
+        if binding.is_tagged:
+            return TaggedOperation(binding, self._channel, self._public_url)
         return UnaryOperation(binding, self._channel, self._public_url)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from localplane_client.backends import BackendMethods
 from localplane_client.calling import AsyncCaller, BlockingCaller
+from localplane_client.galleries import GalleryMethods
 from localplane_client.inference import InferenceMethods
+from localplane_client.jobs import JobMethods
 from localplane_client.metrics import MetricsMethods
 from localplane_client.models import ModelMethods
 from localplane_client.peers import PeerMethods
@@ -15,7 +17,9 @@ from localplane_client.tokens import TokenMetricsMethods
 
 class Methods(
     BackendMethods,
+    GalleryMethods,
     InferenceMethods,
+    JobMethods,
     MetricsMethods,
     ModelMethods,
     PeerMethods,

@@ -14,12 +14,31 @@ from localplane_gateway.app import build_app
 from localplane_gateway.server import serving
 from localplane_gateway.settings import GatewaySettings
 from localplane_server.config import Settings
+from localplane_server.downloads.addresses import AddressPolicy
+from localplane_server.downloads.downloader import Downloader
+from localplane_server.downloads.endpoints import Endpoints
+from localplane_server.downloads.pip_settings import PipSettings
+from localplane_server.downloads.proxies import Proxies
 from localplane_server.errors import StartupError
 from localplane_server.events import Events, PredictionFinished, RequestFinished, RequestStarted
+from localplane_server.gallery.changes import Changes
+from localplane_server.gallery.deletion import Remover
+from localplane_server.gallery.galleries import Galleries
+from localplane_server.gallery.installation import Installer
+from localplane_server.gallery.installed import InstalledModels
+from localplane_server.gallery.loaded_models import LoadedModels
+from localplane_server.gallery.models_folder import ModelsFolder
+from localplane_server.gallery.plan import Planner
+from localplane_server.gallery.resolution import Resolver
+from localplane_server.gallery.source_check import SourceCheck
+from localplane_server.gallery.works import DELETE, INSTALL, DeleteWork, InstallWork
 from localplane_server.inference.counting import PredictionCounter
 from localplane_server.inference.embedding import Embedder
 from localplane_server.inference.generation import TextGenerator
 from localplane_server.inference.tokenization import Tokenizer
+from localplane_server.jobs.job_feed import JobFeed
+from localplane_server.jobs.jobs import Jobs
+from localplane_server.jobs.work import Work
 from localplane_server.listening import bound_socket, check_free
 from localplane_server.logs import AccessLog, log_events
 from localplane_server.metrics.service_metrics import ServiceMetrics, refuse
@@ -30,11 +49,14 @@ from localplane_server.readiness import Readiness
 from localplane_server.resources.device_uses import DeviceUses
 from localplane_server.resources.inventory import Inventory
 from localplane_server.rpc.access import KeyAuthenticator, read_keys
+from localplane_server.rpc.available_models import AvailableModels
 from localplane_server.rpc.backend_service import BackendServicer
+from localplane_server.rpc.gallery_service import GalleryServicer
 from localplane_server.rpc.health import HealthReporter
 from localplane_server.rpc.inference_service import InferenceServicer
 from localplane_server.rpc.inprocess import InProcessChannel
 from localplane_server.rpc.interceptors import CallInterceptor
+from localplane_server.rpc.job_service import JobServicer
 from localplane_server.rpc.metrics_service import GET_METRICS, MetricsServicer
 from localplane_server.rpc.model_service import ModelServicer
 from localplane_server.rpc.peer_service import PeerServicer
@@ -58,6 +80,8 @@ from localplane_server.scheduling.starting import BackendStarter
 from localplane_server.scheduling.tasks import DetachedTasks, keep_running
 from localplane_server.setting_values import Endpoint
 from localplane_server.state.database import Database
+from localplane_server.state.gallery_records import SqliteGalleryRecords
+from localplane_server.state.job_records import SqliteJobRecords
 from localplane_server.state.lock import DataDirLock
 from localplane_server.state.spawn_records import SqliteSpawnRecords
 from localplane_server.state.token_records import SqliteTokenRecords
@@ -104,6 +128,8 @@ class App:
     """Tells what they do."""
     tokens: TokenFeed
     """Tells what their tokens come to."""
+    jobs: Jobs
+    """Installs and deletes models."""
 
     async def cut_calls(self) -> None:
         """End every backend at once, and with it the calls in flight, so that a stop need not wait."""
@@ -210,14 +236,66 @@ async def running(
         logs = BackendLogs(catalog, archive)
         inventory = Inventory({"data": settings.data_dir, "models": models_dir})
         stack.callback(inventory.close)
-        metrics = None
-        if not settings.disable_metrics_endpoint:
-            metrics = ServiceMetrics(
-                bus, snapshots=scheduler.snapshots, last_sample=monitor.last_sample
-            )
         public = frozenset({GET_METRICS} if settings.public_metrics else ())
         # Once the servers have stopped, no call is left that a backend should wait for.
         stack.push_async_callback(scheduler.close, grace_seconds=0.0, end_seconds=end_seconds)
+
+        policy = AddressPolicy.of(settings.allow_private_hosts, allow_http=settings.allow_http)
+        endpoints = Endpoints.from_environment(environment)
+        downloader = await stack.enter_async_context(
+            Downloader(
+                settings.data_dir / "staging",
+                policy=policy,
+                endpoints=endpoints,
+                credentials=endpoints.credentials(environment),
+                offline=settings.offline,
+                file_roots=[models_dir],
+                pip=PipSettings.read(environment),
+                proxies=Proxies.from_environment(environment),
+            )
+        )
+        galleries = Galleries(
+            settings.galleries,
+            records=SqliteGalleryRecords(database),
+            reader=downloader,
+            check=SourceCheck(policy, endpoints, file_roots=[models_dir], offline=settings.offline),
+            folder=settings.data_dir / "galleries",
+            run=detached,
+            offline=settings.offline,
+        )
+        await galleries.load()
+        stack.callback(galleries.close)
+        changes = Changes(ModelsFolder(models_dir), settings.data_dir / "staging", catalog)
+        await changes.recover()
+        unloader = LoadedModels(scheduler, grace_seconds=settings.shutdown_grace)
+        resolver = Resolver(galleries, downloader)
+        installer = Installer(changes, resolver, downloader, catalog, unloader)
+        planner = Planner(
+            changes.folder,
+            settings.data_dir / "staging",
+            resolver,
+            downloader,
+            programs,
+            beginnings=downloader,
+            context_size=settings.context_size,
+        )
+        works: dict[str, Work] = {
+            INSTALL: InstallWork(installer),
+            DELETE: DeleteWork(Remover(changes, catalog, unloader)),
+        }
+        # Left before all that their work uses is taken down.
+        jobs = await stack.enter_async_context(
+            Jobs(SqliteJobRecords(database), works, bus, parallel=settings.parallel_jobs)
+        )
+        job_feed = JobFeed(jobs, bus)
+        metrics = None
+        if not settings.disable_metrics_endpoint:
+            metrics = ServiceMetrics(
+                bus,
+                snapshots=scheduler.snapshots,
+                last_sample=monitor.last_sample,
+                jobs=jobs.unfinished,
+            )
 
         token_reporter = TokenReporter(catalog, scheduler, accounting)
         token_feed = TokenFeed(token_reporter, bus)
@@ -226,7 +304,9 @@ async def running(
             settings=settings,
             keys=keys,
             catalog=catalog,
+            installed=InstalledModels(models_dir),
             scheduler=scheduler,
+            jobs=jobs,
             monitor=monitor,
             programs=programs,
             network=network,
@@ -241,10 +321,18 @@ async def running(
                 logs=logs,
                 grace_seconds=settings.shutdown_grace,
             ),
+            gallery=GalleryServicer(
+                galleries,
+                AvailableModels(galleries, catalog),
+                jobs,
+                planner,
+                public_url=settings.public_url,
+            ),
             inference=InferenceServicer(
                 TextGenerator(catalog, scheduler, PredictionCounter(bus, detached)),
                 Embedder(catalog, scheduler, bus),
             ),
+            job=JobServicer(jobs, job_feed),
             metrics=MetricsServicer(metrics.written if metrics else refuse),
             model=ModelServicer(catalog, scheduler, programs),
             token_metrics=TokenMetricsServicer(token_reporter, catalog, token_feed),
@@ -298,7 +386,7 @@ async def running(
         )
         stack.callback(readiness.block, "stop", "the service is stopping")
         # Who watches would hold up both for as long as they let him.
-        for feed in (backend_feed, token_feed, logs):
+        for feed in (backend_feed, token_feed, job_feed, logs):
             stack.callback(feed.close)
 
         loops = await stack.enter_async_context(asyncio.TaskGroup())
@@ -312,6 +400,8 @@ async def running(
         stack.callback(sampling.cancel)
         removing = loops.create_task(keep_running("old logs", logs.run, readiness))
         stack.callback(removing.cancel)
+        keeping = loops.create_task(keep_running("jobs", jobs.run, readiness))
+        stack.callback(keeping.cancel)
         if metrics is not None:
             measuring = loops.create_task(
                 keep_running("event loop lag", metrics.loop_lag.run, readiness)
@@ -329,6 +419,7 @@ async def running(
             scheduler=scheduler,
             backends=backend_feed,
             tokens=token_feed,
+            jobs=jobs,
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from localplane_server.errors import SettingsError
+from localplane_server.gallery_setting import DEFAULT_GALLERIES, GallerySetting, parse_galleries
 from localplane_server.openai_servers import OpenAIServer, parse_openai_servers
 from localplane_server.setting_values import (
     MEBIBYTE,
@@ -176,6 +177,8 @@ class Settings:
     """How long a backend may work without any call coming to its end before it is stopped, in seconds."""
     no_autoload: bool = _setting(parse_bool, "", default=False)
     """Do not load a model because a call asks for it; only LoadModel does."""
+    parallel_jobs: int = _setting(parse_positive, "N", default=2)
+    """Installations that may run at a time; the same of deletions."""
     threads: int | None = _setting(parse_positive, "N", "LOCALAI_THREADS", "THREADS", default=None)
     """Threads of models whose configuration says nothing."""
     context_size: int | None = _setting(
@@ -188,6 +191,16 @@ class Settings:
         parse_openai_servers, "NAME=URL,...", default=()
     )
     """Servers with OpenAI's API that models can name as their backend. The file can say more of each."""
+    galleries: tuple[GallerySetting, ...] = _setting(
+        parse_galleries, "JSON", "LOCALAI_GALLERIES", "GALLERIES", default=DEFAULT_GALLERIES
+    )
+    """Galleries besides the built-in one: a JSON array of objects with name, url and mirrors. Default: LocalAI's."""
+    offline: bool = _setting(parse_bool, "", default=False)
+    """Reach no other machine for galleries and models: what was fetched before is all there is."""
+    allow_private_hosts: tuple[str, ...] = _setting(parse_words, "HOST,...", default=())
+    """Hosts, HOST or HOST:PORT, from which may be fetched though their addresses are private."""
+    allow_http: bool = _setting(parse_bool, "", default=False)
+    """Fetch without TLS, too. What is fetched can then be read and changed on its way."""
     disable_metrics_endpoint: bool = _setting(
         parse_bool,
         "",

@@ -9,13 +9,20 @@
     ├── UnauthenticatedError            UNAUTHENTICATED
     ├── PermissionDeniedError           FORBIDDEN
     ├── NotFoundError
+    │   ├── GalleryNotFoundError        GALLERY_NOT_FOUND
+    │   ├── JobNotFoundError            JOB_NOT_FOUND
     │   ├── MetricsDisabledError        METRICS_DISABLED
+    │   ├── ModelNotInGalleryError      MODEL_NOT_IN_GALLERY
     │   ├── ModelNotFoundError          MODEL_NOT_FOUND
     │   └── ModelNotLoadedError         MODEL_NOT_LOADED
+    ├── AlreadyExistsError              ALREADY_EXISTS
+    │   ├── GalleryExistsError          ALREADY_EXISTS
+    │   └── RequestIdReusedError        REQUEST_ID_REUSED
     ├── FailedPreconditionError
     │   ├── AutoloadDisabledError       AUTOLOAD_DISABLED
     │   ├── BackendNotInstalledError    BACKEND_NOT_INSTALLED
     │   ├── ExtraNotInstalledError      EXTRA_NOT_INSTALLED
+    │   ├── JobFinishedError            JOB_FINISHED
     │   ├── ModelTooLargeError          MODEL_TOO_LARGE
     │   ├── OfflineError                OFFLINE
     │   └── ServerTakenError            EXTERNAL_SERVER_TAKEN
@@ -32,6 +39,7 @@
     │   └── TooManyRequestsError        TOO_MANY_REQUESTS
     ├── InsufficientStorageError        INSUFFICIENT_STORAGE
     ├── FailedError
+    │   ├── ArchiveRefusedError         ARCHIVE_REFUSED
     │   ├── BackendFailedError          BACKEND_FAILED
     │   ├── BackendStatusFailedError    BACKEND_STATUS_FAILED
     │   ├── DigestMismatchError         DIGEST_MISMATCH
@@ -110,6 +118,36 @@ class NotFoundError(LocalplaneError):
     """What was asked for does not exist."""
 
 
+class JobNotFoundError(NotFoundError):
+    """There is no job of that identifier, or not any more."""
+
+    reason = "JOB_NOT_FOUND"
+
+    def __init__(self, job: str) -> None:
+        super().__init__(f"could not find any status for ID {job}", job=job)
+
+
+class GalleryNotFoundError(NotFoundError):
+    """There is no gallery of that name."""
+
+    reason = "GALLERY_NOT_FOUND"
+
+    def __init__(self, gallery: str) -> None:
+        super().__init__(f"{gallery} is not currently registered", gallery=gallery)
+
+
+class ModelNotInGalleryError(NotFoundError):
+    """No gallery has a model of that name."""
+
+    reason = "MODEL_NOT_IN_GALLERY"
+
+    def __init__(self, model: str, unread: str = "") -> None:
+        message = f'no model found with name "{model}"'
+        if unread:
+            message += f"; it may be in a gallery that cannot be read: {unread}"
+        super().__init__(message, model=model, **({"unread": unread} if unread else {}))
+
+
 class MetricsDisabledError(NotFoundError):
     """The service keeps no figures for monitoring systems."""
 
@@ -136,6 +174,31 @@ class ModelNotLoadedError(NotFoundError):
 
     def __init__(self, model: str) -> None:
         super().__init__(f"backend {model} is not currently loaded", model=model)
+
+
+class AlreadyExistsError(LocalplaneError):
+    """There is one of that name already."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class RequestIdReusedError(AlreadyExistsError):
+    """The identifier of the request was another request's within a day."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, request_id: str) -> None:
+        message = (
+            f"cannot take request {request_id}: another request had this request_id within a day"
+        )
+        super().__init__(message, request_id=request_id)
+
+
+class GalleryExistsError(AlreadyExistsError):
+    """There is a gallery of that name."""
+
+    def __init__(self, gallery: str) -> None:
+        super().__init__(f"{gallery} already exists", gallery=gallery)
 
 
 class FailedPreconditionError(LocalplaneError):
@@ -169,6 +232,16 @@ class ExtraNotInstalledError(FailedPreconditionError):
     def __init__(self, what: str, extra: str) -> None:
         message = f"cannot use {what}: install localplane[{extra}]"
         super().__init__(message, what=what, extra=extra)
+
+
+class JobFinishedError(FailedPreconditionError):
+    """The job came to its end before it could be stopped, or long ago."""
+
+    reason = "JOB_FINISHED"
+
+    def __init__(self, verb: str, job: str, state: str) -> None:
+        message = f"cannot {verb} job {job}: it is already {state}"
+        super().__init__(message, job=job, state=state)
 
 
 class OfflineError(FailedPreconditionError):
@@ -298,6 +371,15 @@ class InsufficientStorageError(LocalplaneError):
 
 class FailedError(LocalplaneError):
     """Something outside the service failed."""
+
+
+class ArchiveRefusedError(FailedError):
+    """An archive is damaged, or holds what no archive of a model has to hold. Nothing of it was put in place."""
+
+    reason = "ARCHIVE_REFUSED"
+
+    def __init__(self, archive: str, finding: str) -> None:
+        super().__init__(f"cannot unpack {archive}: {finding}", file=archive)
 
 
 class BackendFailedError(FailedError):

@@ -157,6 +157,42 @@ class PredictionFinished:
     """From the request to the backend to the first piece of a streamed answer. None of what is not streamed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobMoved:
+    """A job was asked for, or is in another state."""
+
+    job: str
+    kind: str
+    """Which work it is, such as `install`."""
+    target: str
+    """What it works on."""
+    before: str
+    """The state before. Empty when it was asked for."""
+    state: str
+    """The state that it is in."""
+    reason: str = ""
+    """Reason of the error that it failed with. Empty if it did not."""
+    message: str = ""
+    """The error in words. Empty if it did not fail."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFetched:
+    """Bytes of a job came in and were verified to be on the disk."""
+
+    kind: str
+    bytes_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobChanged:
+    """Something that is known of a job is different now, or the job is forgotten."""
+
+    job: str
+    progress_only: bool = False
+    """Whether it only came a little further."""
+
+
 E = TypeVar("E")
 
 

@@ -16,6 +16,7 @@ import orjson
 from localplane_server import events
 
 life_log = logging.getLogger("localplane_server.backends")
+job_log = logging.getLogger("localplane_server.jobs")
 
 INPROCESS = "inprocess"
 """The peer of calls that the service's own gateway makes."""
@@ -211,11 +212,12 @@ def set_up_logging(log_format: str, *, debug: bool) -> AccessLog:
 
 
 def log_events(bus: events.Events) -> None:
-    """Log the lives of backends, from now on."""
+    """Log the lives of backends and of jobs, from now on."""
     bus.listen(events.BackendReady, _log_ready)
     bus.listen(events.BackendFailed, _log_failed)
     bus.listen(events.BackendStopped, _log_stopped)
     bus.listen(events.BackendCooling, _log_cooling)
+    bus.listen(events.JobMoved, _log_job)
 
 
 def _log_ready(event: events.BackendReady) -> None:
@@ -237,3 +239,11 @@ def _log_stopped(event: events.BackendStopped) -> None:
 def _log_cooling(event: events.BackendCooling) -> None:
     fields = {"model": event.model, "backend": event.backend, "failures": event.failures}
     life_log.warning("backend is left alone", extra={**fields, "seconds": event.seconds})
+
+
+def _log_job(event: events.JobMoved) -> None:
+    fields = {"job": event.job, "kind": event.kind, "target": event.target}
+    if event.reason:
+        fields |= {"reason": event.reason, "cause": event.message}
+    level = logging.WARNING if event.reason else logging.INFO
+    job_log.log(level, "job is %s", event.state, extra=fields)

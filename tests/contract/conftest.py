@@ -107,6 +107,9 @@ async def app(request: pytest.FixtureRequest, data_dir: Path) -> AsyncGenerator[
             "http_listen": anywhere,
             "shutdown_grace": 1.0,
             "api_key_file": key_file,
+            "galleries": (),
+            # Tests reach no other machine, whatever they ask for.
+            "offline": True,
             **getattr(request.module, "SETTINGS", {}),
             **stack.enter_context(prepare(request, data_dir)),
         }

@@ -33,6 +33,8 @@ class Promise(NamedTuple):
 
 
 PROMISES: Mapping[str, Promise] = {
+    "ALREADY_EXISTS": Promise(Code.ALREADY_EXISTS, 409),
+    "ARCHIVE_REFUSED": Promise(Code.INTERNAL, 500),
     "AUTOLOAD_DISABLED": Promise(Code.FAILED_PRECONDITION, 400),
     "BACKEND_FAILED": Promise(Code.INTERNAL, 500),
     "BACKEND_GONE": Promise(Code.UNAVAILABLE, 503, is_retried=True),
@@ -49,22 +51,27 @@ PROMISES: Mapping[str, Promise] = {
     "EXTERNAL_SERVER_TAKEN": Promise(Code.FAILED_PRECONDITION, 409),
     "EXTRA_NOT_INSTALLED": Promise(Code.FAILED_PRECONDITION, 501),
     "FORBIDDEN": Promise(Code.PERMISSION_DENIED, 403),
+    "GALLERY_NOT_FOUND": Promise(Code.NOT_FOUND, 404),
     "INSTALL_FAILED": Promise(Code.INTERNAL, 500),
     "INSUFFICIENT_STORAGE": Promise(Code.RESOURCE_EXHAUSTED, 507),
     "INTERNAL": Promise(Code.INTERNAL, 500),
     "INVALID_ARGUMENT": Promise(Code.INVALID_ARGUMENT, 400),
     "INVALID_MODEL_NAME": Promise(Code.INVALID_ARGUMENT, 400),
+    "JOB_FINISHED": Promise(Code.FAILED_PRECONDITION, 400),
+    "JOB_NOT_FOUND": Promise(Code.NOT_FOUND, 404),
     "LOAD_COOLDOWN": Promise(Code.UNAVAILABLE, 503, is_retried=True),
     "LOAD_FAILED": Promise(Code.INTERNAL, 500),
     "METHOD_NOT_ALLOWED": Promise(None, 405),
     "MISDIRECTED_REQUEST": Promise(None, 421),
     "METRICS_DISABLED": Promise(Code.NOT_FOUND, 404),
     "MODEL_NOT_FOUND": Promise(Code.NOT_FOUND, 404),
+    "MODEL_NOT_IN_GALLERY": Promise(Code.NOT_FOUND, 404),
     "MODEL_NOT_LOADED": Promise(Code.NOT_FOUND, 404),
     "MODEL_TOO_LARGE": Promise(Code.FAILED_PRECONDITION, 400),
     "NOT_READY": Promise(Code.UNAVAILABLE, 503, is_retried=True),
     "NOT_SUPPORTED_BY_BACKEND": Promise(Code.UNIMPLEMENTED, 501),
     "OFFLINE": Promise(Code.FAILED_PRECONDITION, 400),
+    "REQUEST_ID_REUSED": Promise(Code.ALREADY_EXISTS, 409),
     "ROUTE_NOT_FOUND": Promise(None, 404),
     "SOURCE_REFUSED": Promise(Code.INVALID_ARGUMENT, 400),
     "TOO_MANY_REQUESTS": Promise(Code.RESOURCE_EXHAUSTED, 429, is_retried=True),
@@ -132,7 +139,11 @@ def check_response(response: httpx.Response, method: str) -> None:
     text = response.text
     check_text(_without_programs(text))
     if response.status_code < httpx.codes.BAD_REQUEST:
-        assert response.status_code in (httpx.codes.OK, httpx.codes.NO_CONTENT)
+        assert response.status_code in (
+            httpx.codes.OK,
+            httpx.codes.NO_CONTENT,
+            httpx.codes.NOT_MODIFIED,
+        )
         if response.headers.get("content-type", "").startswith("text/event-stream"):
             for line in text.splitlines():
                 if line.startswith('data: {"error"'):

@@ -26,6 +26,7 @@ GOOD_VALUES: dict[str, Any] = {
     "name": "echo",
     "prompt": ["two words"],
     "tokens": [104, 105],
+    "url": "https://host.invalid/index.yaml",
 }
 """Values, by the names of fields, with which a call works. A field that is not here starts out unset, or, where it
 is required, as something of its type."""

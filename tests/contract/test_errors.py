@@ -31,6 +31,7 @@ LONG_WORKING = {"slow"}
 """Models whose answers take long on purpose."""
 
 IN_TIME_OR_NOT = {
+    grpc.StatusCode.ALREADY_EXISTS,
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.OK,

@@ -122,6 +122,8 @@ class RestTransport:
             # A route that answers the bare list of its only list.
             field = wrapped or answer_class.DESCRIPTOR.fields[0].name
             content = json.dumps({field: response.json()}).encode()
+        if method == "JobService.ListJobs":
+            content = b'{"jobs":' + content + b"}"
         if method == "InferenceService.Embed":
             # Two fields share a name in JSON: text is the one, a list the other.
             content = content.replace(b'"embedding":"', b'"embedding_base64":"')

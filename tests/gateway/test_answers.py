@@ -78,6 +78,7 @@ class TestMetadata:
         headers = {
             "accept": "text/html",
             "content-type": "application/json",
+            "idempotency-key": "k",
             "last-event-id": "7",
             "x-http-accept": "forged",
         }
@@ -89,6 +90,7 @@ class TestMetadata:
             "x-http-accept": "text/html",
             "x-http-base-url": "http://127.0.0.1:8080",
             "x-http-content-type": "application/json",
+            "x-http-idempotency-key": "k",
             "x-http-last-event-id": "7",
         } == seen
 

@@ -87,6 +87,7 @@ class _Source:
         self.functions: dict[Descriptor, str] = {}
         """Names of the functions by message type."""
         self._lines: list[str] = []
+        self._maps = 0
         self._namespace: dict[str, Any] = {
             "base64": _base64,
             "double": double_object,
@@ -157,7 +158,9 @@ class _Source:
     def _many(self, field: Field) -> str:
         """Make the expression of a field without presence whose value, not empty, is in `v`."""
         if field.map_key is not None:
-            name = f"write_map_{len(self._lines)}"
+            # Counted before its values' functions are made: they may have maps of their own.
+            self._maps += 1
+            name = f"write_map_{self._maps}"
             is_bool = field.map_key.type == FieldDescriptor.TYPE_BOOL
             key = "('true' if k else 'false')" if is_bool else "str(k)"
             key = "k" if field.map_key.type == FieldDescriptor.TYPE_STRING else key

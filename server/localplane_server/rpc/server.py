@@ -12,7 +12,9 @@ import grpc
 
 from localplane.v1 import (
     backend_service_pb2_grpc,
+    gallery_service_pb2_grpc,
     inference_service_pb2_grpc,
+    job_service_pb2_grpc,
     metrics_service_pb2_grpc,
     model_service_pb2_grpc,
     peer_service_pb2_grpc,
@@ -22,9 +24,11 @@ from localplane.v1 import (
 )
 from localplane_server.errors import StartupError
 from localplane_server.rpc.backend_service import BackendServicer
+from localplane_server.rpc.gallery_service import GalleryServicer
 from localplane_server.rpc.health import HealthReporter, add_reflection
 from localplane_server.rpc.inference_service import InferenceServicer
 from localplane_server.rpc.interceptors import CallInterceptor
+from localplane_server.rpc.job_service import JobServicer
 from localplane_server.rpc.metrics_service import MetricsServicer
 from localplane_server.rpc.model_service import ModelServicer
 from localplane_server.rpc.peer_service import PeerServicer
@@ -36,7 +40,9 @@ log = logging.getLogger(__name__)
 
 SERVICES = (
     "localplane.v1.BackendService",
+    "localplane.v1.GalleryService",
     "localplane.v1.InferenceService",
+    "localplane.v1.JobService",
     "localplane.v1.MetricsService",
     "localplane.v1.ModelService",
     "localplane.v1.PeerService",
@@ -51,7 +57,9 @@ class Servicers(NamedTuple):
     """One servicer for each of our services."""
 
     backend: BackendServicer
+    gallery: GalleryServicer
     inference: InferenceServicer
+    job: JobServicer
     metrics: MetricsServicer
     model: ModelServicer
     peer: PeerServicer
@@ -62,7 +70,9 @@ class Servicers(NamedTuple):
     def add_to(self, server: Any) -> None:
         """Add them to a gRPC server, or to what takes servicers like one."""
         backend_service_pb2_grpc.add_BackendServiceServicer_to_server(self.backend, server)
+        gallery_service_pb2_grpc.add_GalleryServiceServicer_to_server(self.gallery, server)
         inference_service_pb2_grpc.add_InferenceServiceServicer_to_server(self.inference, server)
+        job_service_pb2_grpc.add_JobServiceServicer_to_server(self.job, server)
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(self.metrics, server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(self.model, server)
         peer_service_pb2_grpc.add_PeerServiceServicer_to_server(self.peer, server)

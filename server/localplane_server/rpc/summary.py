@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from localplane.v1 import summary_pb2
 from localplane_server import __version__
 from localplane_server.config import Settings
+from localplane_server.gallery.installed import InstalledModels
+from localplane_server.gallery.works import DELETE
+from localplane_server.jobs.jobs import Jobs
 from localplane_server.models.catalog import ModelCatalog
 from localplane_server.p2p.network import Network
 from localplane_server.rpc.access import Keys, Role
+from localplane_server.rpc.base_url import base_url
 from localplane_server.rpc.convert import backend_to_proto, model_to_proto
 from localplane_server.rpc.http_facts import BASE_URL
 from localplane_server.rpc.installed_backends import installed_to_proto
+from localplane_server.rpc.job_convert import job_model
 from localplane_server.scheduling.actor import BackendState
 from localplane_server.scheduling.monitor import Monitor
 from localplane_server.scheduling.scheduler import Scheduler
 from localplane_server.setting_values import Endpoint
 from localplane_server.supervision.programs import BackendPrograms
 
-LONGEST_URL = 2048
-"""Characters of a URL that is repeated to whoever sent it."""
-
-_URL = re.compile(
-    r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~%/-]*)?"
-)
+TASK_TYPES = {False: "Installation", True: "Deletion"}
+"""LocalAI's words for jobs, by whether they delete."""
 
 
 class Summaries:
@@ -35,7 +35,9 @@ class Summaries:
         settings: Some of them are shown.
         keys: Tell what a caller may see.
         catalog: The models.
+        installed: What galleries said of them.
         scheduler: The backends.
+        jobs: What is installed and deleted.
         monitor: What they use.
         programs: The backends that can be started.
         network: The peer-to-peer network.
@@ -47,7 +49,9 @@ class Summaries:
         settings: Settings,
         keys: Keys,
         catalog: ModelCatalog,
+        installed: InstalledModels,
         scheduler: Scheduler,
+        jobs: Jobs,
         monitor: Monitor,
         programs: BackendPrograms,
         network: Network,
@@ -55,7 +59,9 @@ class Summaries:
         self._settings = settings
         self._keys = keys
         self._catalog = catalog
+        self._installed = installed
         self._scheduler = scheduler
+        self._jobs = jobs
         self._monitor = monitor
         self._programs = programs
         self._network = network
@@ -77,17 +83,11 @@ class Summaries:
         summary = summary_pb2.Summary(title=f"Localplane {version}", version=version)
         role = self._keys.role(sent.get("authorization"))
         if role is not None:
-            summary.base_url = self._base_url(sent.get(BASE_URL, ""))
+            summary.base_url = base_url(self._settings.public_url, sent.get(BASE_URL, ""))
             self._add_models(summary)
         if role is Role.ADMIN:
             self._add_service(summary)
         return summary
-
-    def _base_url(self, sent: str) -> str:
-        url = self._settings.public_url or sent
-        if not self._settings.public_url and not (len(url) <= LONGEST_URL and _URL.fullmatch(url)):
-            return ""
-        return url.rstrip("/") + "/"
 
     def _add_models(self, summary: summary_pb2.Summary) -> None:
         catalog, scheduler = self._catalog, self._scheduler
@@ -103,9 +103,15 @@ class Summaries:
     def _add_service(self, summary: summary_pb2.Summary) -> None:
         summary.is_p2p_enabled = self._network.is_on
         summary.application_config.CopyFrom(self._application_config())
-        # They are there and empty: nothing is installed from a gallery, and no job is at work.
-        for field in (summary.gallery_config, summary.processing_models, summary.task_types):
-            field.SetInParent()
+        summary.gallery_config.SetInParent()
+        for name, told in self._installed.configs().items():
+            summary.gallery_config.by_model[name].update(told)
+        summary.processing_models.SetInParent()
+        summary.task_types.SetInParent()
+        for job in self._jobs.unfinished():
+            model = job_model(job)
+            summary.processing_models.by_model[model] = job.id
+            summary.task_types.by_model[model] = TASK_TYPES[job.kind == DELETE]
         summary.loaded_models.SetInParent()
         for one in self._scheduler.snapshots():
             if one.state is BackendState.STOPPED:

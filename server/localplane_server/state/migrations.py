@@ -38,5 +38,39 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (model, slot)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE jobs (
+        id TEXT PRIMARY KEY,
+        number INTEGER NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        target TEXT NOT NULL,
+        request TEXT NOT NULL,
+        state TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        started_at REAL,
+        finished_at REAL,
+        runs INTEGER NOT NULL,
+        phase TEXT NOT NULL,
+        done_bytes INTEGER NOT NULL,
+        total_bytes INTEGER,
+        files TEXT NOT NULL,
+        result TEXT,
+        error TEXT
+    ) STRICT;
+    CREATE TABLE job_keys (
+        request_id TEXT PRIMARY KEY,
+        fingerprint TEXT NOT NULL,
+        job_id TEXT NOT NULL,
+        at REAL NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE galleries (
+        name TEXT PRIMARY KEY COLLATE NOCASE,
+        position INTEGER NOT NULL,
+        url TEXT,
+        mirrors TEXT
+    ) STRICT;
+    """,
 )
 """SQL by step. The version of a file is the number of steps it went through."""

@@ -19,6 +19,7 @@ from localplane_server.errors import (
     DownloadFailedError,
     SourceRefusedError,
 )
+from registry_server import RegistryServer
 from unit.downloads.conftest import Make, names
 
 CONTENT = os.urandom(3 * 1024 * 1024)
@@ -168,6 +169,48 @@ class TestHub:
         await downloader.discard("hf://o/r/a/m.gguf")
         with pytest.raises(DigestMismatchError):
             await downloader.fetch("hf://o/r/a/m.gguf")
+
+
+class TestBeginning:
+    """The first bytes of a file, for what stands there."""
+
+    @pytest.mark.parametrize("has_ranges", [True, False])
+    async def test_web(
+        self, downloader: Downloader, server: FileServer, *, has_ranges: bool
+    ) -> None:
+        """No more than that, from servers of either kind; less when the file has less."""
+        server.put("/m", CONTENT, has_ranges=has_ranges)
+
+        assert CONTENT[:1000] == await downloader.beginning(f"{server.url}/m", most_bytes=1000)
+        assert CONTENT == await downloader.beginning(f"{server.url}/m", most_bytes=4_000_000)
+
+    async def test_registry(self, downloader: Downloader, server: FileServer) -> None:
+        """Of a layer, with the token that it needs."""
+        registry = RegistryServer(server, token="t")
+        registry.push("o/m", "v1", [("application/octet-stream", CONTENT, "m")])
+        uri = f"oci://{registry.host}/o/m:v1"
+
+        assert CONTENT[:9] == await downloader.beginning(uri, most_bytes=9)
+
+    async def test_file(self, make: Make, tmp_path: Path) -> None:
+        """Of a file of this machine, inside the folders."""
+        file = await asyncio.to_thread(_written, tmp_path)
+        downloader = make(file_roots=[tmp_path])
+
+        assert CONTENT[:9] == await downloader.beginning(f"file://{file}", most_bytes=9)
+        with pytest.raises(SourceRefusedError):
+            await downloader.beginning("file:///etc/hostname", most_bytes=9)
+
+    async def test_package(self, downloader: Downloader) -> None:
+        """Not of a file in a wheel."""
+        with pytest.raises(DownloadFailedError, match="as a whole only"):
+            await downloader.beginning("pypi://a==1/m", most_bytes=9)
+
+
+def _written(folder: Path) -> Path:
+    path = folder / "m"
+    path.write_bytes(CONTENT)
+    return path
 
 
 class TestRead:

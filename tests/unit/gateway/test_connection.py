@@ -104,3 +104,18 @@ async def test_passes_on(transport: JoiningTransport, recorder: Recorder) -> Non
     assert not transport.is_closing()
     assert ("127.0.0.1", 80) == transport.get_extra_info("sockname")
     assert "none" == transport.get_extra_info("peername", "none")
+
+
+async def test_large_pieces_are_not_copied(
+    transport: JoiningTransport, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Head and body leave together, each as it is."""
+    monkeypatch.setattr(recorder, "writelines", lambda pieces: recorder.told.append([*pieces]))
+    head, body = b"head", b"x" * 100_000
+    transport.write(head)
+    transport.write(body)
+    (pieces,) = recorder.told
+
+    assert [head, body] == pieces
+    assert isinstance(pieces, list)
+    assert pieces[1] is body

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from localplane_server import events
 from localplane_server.errors import MetricsDisabledError
+from localplane_server.jobs.job import Job, JobEvent
 from localplane_server.metrics import loop_lag
 from localplane_server.metrics.calls import localai_path
 from localplane_server.metrics.families import MOST_DISTRIBUTIONS, MOST_SERIES
@@ -37,11 +38,13 @@ class Service:
         self.bus = events.Events()
         self.backends: list[BackendSnapshot] = []
         self.samples: dict[str, TreeSample] = {}
+        self.jobs: list[Job] = []
         self.time = 0.0
         self.metrics = ServiceMetrics(
             self.bus,
             snapshots=lambda: self.backends,
             last_sample=lambda snapshot: self.samples.get(snapshot.model),
+            jobs=lambda: self.jobs,
             now=lambda: self.time,
         )
 
@@ -84,6 +87,11 @@ class Service:
                 outcome="ok",
                 **fields,
             )
+        )
+
+    def move(self, state: str) -> None:
+        self.bus.emit(
+            events.JobMoved(job="j", kind="install", target="t", before="running", state=state)
         )
 
 
@@ -131,6 +139,29 @@ def fill(service: Service) -> None:
     service.call("/localplane.v1.SystemService/GetVersion")
     service.call("", code="UNIMPLEMENTED")
     service.prediction(seconds_to_first_token=0.25)
+    service.move("completed")
+    service.bus.emit(events.JobFetched(kind="install", bytes_count=5))
+
+
+class TestJobs:
+    async def test_counts(self, service: Service) -> None:
+        """Jobs are there by state, also where there are none; ends and bytes are counted."""
+        job = Job(
+            id="j", number=1, kind="install", target="t", request={}, created_at=datetime.now(UTC)
+        )
+        service.jobs = [job, job.after(JobEvent.PAUSE, datetime.now(UTC))]
+        for state in ("queued", "failed", "completed", "failed"):
+            service.move(state)
+        for count in (3, 4):
+            service.bus.emit(events.JobFetched(kind="install", bytes_count=count))
+
+        assert {'state="queued"': 1, 'state="running"': 0, 'state="paused"': 1} == (
+            await service.values("localplane_jobs")
+        )
+        assert {'kind="install",state="failed"': 2, 'kind="install",state="completed"': 1} == (
+            await service.values("localplane_jobs_finished_total")
+        )
+        assert {'kind="install"': 7} == await service.values("localplane_jobs_fetched_bytes_total")
 
 
 class TestRequests:

@@ -11,7 +11,7 @@ from google.protobuf import json_format, struct_pb2, wrappers_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from localplane.v1 import backend_pb2, backend_service_pb2, inference_service_pb2
+from localplane.v1 import backend_pb2, backend_service_pb2, inference_service_pb2, job_service_pb2
 from localplane_gateway.codec import Codec, CodecError, codec_for
 from protos.codec_sample import FloatRow, Maybe, Names, Optioned, Plain
 from unit.gateway.codec import oracle, samples
@@ -258,3 +258,12 @@ class TestUnwritable:
             inner = inner.list_value.values.add()
         with pytest.raises(CodecError, match="cannot write the message: does it nest too deep"):
             codec_for(struct_pb2.Value).encode(value)
+
+    def test_maps_in_maps(self) -> None:
+        """Messages in a map may have maps of their own, whichever of their types is met first."""
+        jobs = job_service_pb2.ListJobsResponse()
+        jobs.jobs["a"].error_metadata["b"] = "c"
+        codec = codec_for(job_service_pb2.ListJobsResponse)
+
+        assert {"b": "c"} == orjson.loads(codec.encode_field(jobs, "jobs"))["a"]["error_metadata"]
+        assert jobs == codec.decode(codec.encode(jobs))
