@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import string
 import struct
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from localplane_server.gallery.bert import convert_bert
 
 WORDS = [
     *("[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
@@ -104,3 +108,18 @@ def write_checkpoint(folder: Path, **replaced: bytes) -> None:
     """Write the model, with other content of some files."""
     for name, content in {**checkpoint(), **replaced}.items():
         (folder / name).write_bytes(content)
+
+
+def converted() -> bytes:
+    """Return the model file that comes out of the checkpoint."""
+    output = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(Path(folder))
+        convert_bert(
+            weights=Path(folder, "model.safetensors"),
+            configuration=Path(folder, "config.json"),
+            vocabulary=Path(folder, "vocab.txt"),
+            name="tiny",
+            output=output,
+        )
+    return output.getvalue()

@@ -11,11 +11,9 @@ import numpy as np
 import openai
 import pytest
 
-from bert_checkpoint import write_checkpoint
+from bert_checkpoint import converted, write_checkpoint
 from bert_reference import BertReference, Floats, cosine, read_vectors
-from localplane_server.gallery.starters import STARTERS
-from served import Served, served
-from starter_model import CONVERTED, SENTENCES
+from served import Served, served, wait_until
 
 pytest.importorskip("xllamacpp", reason="the extra llama is not installed")
 
@@ -49,20 +47,30 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedding]:
     """A service with the tiny model."""
     models = tmp_path_factory.mktemp("home") / "data" / "models"
     models.mkdir(parents=True)
-    (models / SENTENCES.file).write_bytes(CONVERTED)
-    (models / SENTENCES.configuration_file).write_text(SENTENCES.configuration())
-    yield from serving(models.parent, SENTENCES.name)
+    (models / "sentences.gguf").write_bytes(converted())
+    (models / "sentences.yaml").write_text(
+        "{name: sentences, backend: llama, context_size: 64, embeddings: true,"
+        " parameters: {model: sentences.gguf}}"
+    )
+    yield from serving(models.parent, "sentences")
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Iterator[Embedding]:
-    """A service with the real model, under the configuration with which it is installed."""
-    starter = next(one for one in STARTERS if one.name == "minilm")
+    """A service with the real model, installed from the built-in gallery; its file is there already."""
     models = tmp_path_factory.mktemp("home") / "data" / "models"
     models.mkdir(parents=True)
-    shutil.copy(minilm, models / starter.file)
-    (models / starter.configuration_file).write_text(starter.configuration())
-    yield from serving(models.parent, starter.name)
+    shutil.copy(minilm, models / "all-MiniLM-L6-v2-f16.gguf")
+    for embedding in serving(models.parent, "minilm"):
+        install(embedding.service, "localplane@minilm")
+        yield embedding
+
+
+def install(service: Served, model: str) -> None:
+    job = service.post("/models/apply", id=model).json()
+    path = f"/models/jobs/{job['uuid']}"
+    wait_until(lambda: bool(service.get(path).json()["processed"]))
+    assert not service.get(path).json()["error"]
 
 
 class TestTiny:

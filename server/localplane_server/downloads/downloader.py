@@ -116,6 +116,7 @@ class Downloader:
         self._is_offline = offline
         self._roots = tuple(file_roots)
         self._patience = patience or Patience()
+        self._hurry = self._patience.hurried()
         self._web = WebClient(
             policy,
             credentials,
@@ -179,13 +180,11 @@ class Downloader:
                     sha256,
                 )
             case RegistrySource():
-                located = await persist(
-                    self._patience, name, partial(self._registry.locate, source)
-                )
+                located = await persist(self._hurry, name, partial(self._registry.locate, source))
                 return FileFacts(located.size_bytes, located.file_name, located.sha256)
             case WebSource():
                 return await persist(
-                    self._patience,
+                    self._hurry,
                     name,
                     partial(facts_of, self._web, self._located(source), sha256),
                 )
@@ -217,7 +216,7 @@ class Downloader:
         name = shown(uri)
         begin = partial(self._fetch, source, key, name, sha256)
         staged = await self._sharing.do(key, report, begin)
-        return self._give(staged, key)
+        return await self._give(staged, key)
 
     async def read(
         self, uri: str, *, most_bytes: int, validators: Validators | None = None
@@ -251,7 +250,7 @@ class Downloader:
                 )
             case WebSource():
                 return await persist(
-                    self._patience,
+                    self._hurry,
                     name,
                     partial(
                         read_document,
@@ -341,7 +340,7 @@ class Downloader:
     ) -> StagedFile:
         """Fetch a file while nobody else in this process does, and no other process."""
         report(FileProgress(Phase.CONNECTING, 0))
-        async with self._opened(key) as part:
+        async with self._opened(key, name) as part:
             if staged := await self._left_whole(part, source, sha256):
                 report(FileProgress(Phase.DONE, staged.size_bytes, staged.size_bytes))
                 return staged
@@ -359,18 +358,19 @@ class Downloader:
                     return await self._copy(job, source)
 
     @asynccontextmanager
-    async def _opened(self, key: str) -> AsyncGenerator[StagedPart]:
+    async def _opened(self, key: str, name: str) -> AsyncGenerator[StagedPart]:
         """Have a staged part for as long as the context is open; wait until no other process has it."""
         part = StagedPart(self._staging, key)
-        while not await self._disk.run(part.open):  # noqa: ASYNC110 - of another process
-            await asyncio.sleep(_LOCK_SECONDS)
         try:
+            while not await self._disk.run(part.open):  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(_LOCK_SECONDS)
             yield part
-        except BaseException:
-            if not part.ranges.size:
-                part.throw_away()
-            raise
+        except OSError as error:
+            cause = f"the staging folder cannot be used: {os.strerror(error.errno or 0)}"
+            raise DownloadFailedError(name, cause) from error
         finally:
+            if not part.ranges.size and part.is_open:
+                part.throw_away()
             part.close()
 
     def _located(self, source: WebSource) -> Located:
@@ -433,7 +433,7 @@ class Downloader:
 
     async def _fetch_wheel(self, wheel: Wheel, key: str, report: Report) -> StagedFile:
         source = WebSource(wheel.url, wheel.file_name)
-        async with self._opened(key) as part:
+        async with self._opened(key, wheel.file_name) as part:
             if staged := await self._left_whole(part, source, wheel.sha256):
                 report(FileProgress(Phase.DONE, staged.size_bytes, staged.size_bytes))
                 return staged
@@ -465,19 +465,19 @@ class Downloader:
         job.report(FileProgress(Phase.DONE, told, told))
         return StagedFile(path, size, found, file_name)
 
-    def _give(self, staged: StagedFile, key: str) -> StagedFile:
-        """Give a caller a file that nobody else has: the first the file itself, others a second name."""
+    async def _give(self, staged: StagedFile, key: str) -> StagedFile:
+        """Give a caller a file that nobody else has: the first the file itself, others a second name of it."""
         if staged.path not in self._given:
             self._given.add(staged.path)
             return staged
         mine = self._staging / f"{key}-{secrets.token_hex(8)}.whole"
-        os.link(staged.path, mine)
+        await self._disk.run(local.link_or_copy, staged.path, mine)
         return StagedFile(mine, staged.size_bytes, staged.sha256, staged.file_name)
 
     async def _wheel_size(self, wheel: Wheel, name: str) -> int | None:
         located = Located(url=wheel.url, file_name=wheel.file_name)
         async with self._packages.client(self._packages.hosts_of(wheel)) as web:
-            facts = await persist(self._patience, name, partial(facts_of, web, located, ""))
+            facts = await persist(self._hurry, name, partial(facts_of, web, located, ""))
         return facts.size_bytes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -31,6 +32,15 @@ class Patience:
     """The longest such wait."""
     longest_retry_after_seconds: float = 600.0
     """The longest wait that a server may ask for. One that wants more has failed."""
+
+    def hurried(self) -> Patience:
+        """Return the patience for what somebody waits for and can ask for again: facts and documents."""
+        return dataclasses.replace(
+            self,
+            attempts=min(self.attempts, 3),
+            longest_delay_seconds=min(self.longest_delay_seconds, 5.0),
+            longest_retry_after_seconds=min(self.longest_retry_after_seconds, 10.0),
+        )
 
     def delay(self, failures: int, trouble: TransferError) -> float:
         """Return how long to wait after so many failures in a row, the last of them this one.

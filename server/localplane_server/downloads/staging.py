@@ -88,8 +88,11 @@ class StagedPart:
         Returns:
             Whether that worked; False while another process has it.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise storage_error(error) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever had it before may have finished it meanwhile: then this is not it any more.
@@ -105,6 +108,11 @@ class StagedPart:
         self._file = file
         self._recall()
         return True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open, and this process is the one that has it."""
+        return self._file >= 0
 
     def close(self) -> None:
         """Close the file and give it free, keeping what is in it."""
@@ -187,9 +195,11 @@ class StagedPart:
         return self.whole
 
     def throw_away(self) -> None:
-        """Remove the file and its journal."""
-        self._journal_path.unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
+        """Remove the file and its journal, unless the names have become those of another one."""
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self._file), self.path.stat(follow_symlinks=False)):
+                self._journal_path.unlink(missing_ok=True)
+                self.path.unlink(missing_ok=True)
 
     def _recall(self) -> None:
         """Read the journal, and write it anew without what cannot be trusted."""

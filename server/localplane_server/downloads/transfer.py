@@ -134,8 +134,9 @@ class Transfer:
         await self._find()
         part = self._part
         is_resumed = part.ranges.size > 0
-        if is_resumed and not (self._wanted or part.identity.condition):
-            # Nothing would tell whether the rest belongs to what is there.
+        is_known = part.identity.size_bytes is not None
+        if is_resumed and not (is_known and (self._wanted or part.identity.condition)):
+            # Nothing would tell how much the rest is, or whether it belongs to what is there.
             await self._disk.run(part.begin, Identity())
             is_resumed = False
         is_plain = False

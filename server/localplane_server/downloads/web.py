@@ -19,7 +19,7 @@ import httpcore
 from localplane_server import __version__
 from localplane_server.downloads.addresses import AddressPolicy, default_port, shown
 from localplane_server.downloads.connections import CheckedBackend, Resolve, resolve, trusted
-from localplane_server.downloads.credentials import Credentials
+from localplane_server.downloads.credentials import Credentials, origin
 from localplane_server.downloads.patience import Patience, TransferError
 from localplane_server.downloads.proxies import Proxies, opened
 from localplane_server.errors import OfflineError, SourceRefusedError
@@ -49,7 +49,7 @@ class Answer:
         }
         """Its headers, by their names in lower case."""
         self.told_on_the_way = told
-        """The headers of the first server's redirect. Empty if it did not redirect."""
+        """Headers of the redirects of the server that was asked first."""
         self._response = response
 
     @property
@@ -198,6 +198,7 @@ class WebClient:
             raise OfflineError(shown(url))
         credentials = credentials or self._credentials
         told: dict[str, str] = {}
+        first = url
         for _ in range(MOST_REDIRECTS + 1):
             self._policy.check_url(url)
             key = credentials.authorization(url)
@@ -211,7 +212,9 @@ class WebClient:
             async with self._sent(method, url, sent) as response:
                 answer = Answer(url, response, told)
                 if answer.status in _MOVED and answer.status not in expected:
-                    url, told = self._next(answer), told or answer.headers
+                    if origin(url) == origin(first):
+                        told |= answer.headers
+                    url = self._next(answer)
                     continue
                 if answer.status not in expected and answer.status >= 300:  # noqa: PLR2004 - of HTTP
                     raise await _status_error(answer)

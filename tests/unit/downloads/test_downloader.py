@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import random
 from collections import deque
 from pathlib import Path
 
@@ -153,9 +154,10 @@ class TestHub:
     """A hub tells the digest of a file when it redirects to it."""
 
     async def test_digest(self, make: Make, server: FileServer) -> None:
-        """It is known before, and what does not have it is refused."""
+        """It is known before, and what does not have it is refused, also behind a name that changed."""
         server.put("/cdn", CONTENT)
-        path = "/o/r/resolve/main/a/m.gguf"
+        path = "/o/new/resolve/main/a/m.gguf"
+        server.redirect("/o/r/resolve/main/a/m.gguf", path)
         server.redirect(path, "/cdn", X_Linked_ETag=f'"{SHA256}"')
         downloader = make(endpoints=Endpoints(hugging_face=server.url))
 
@@ -206,6 +208,53 @@ class TestRead:
             await downloader.read(f"{server.url}/m.yaml", most_bytes=1000)
 
 
+class TestBeginning:
+    """The first bytes of a file."""
+
+    @pytest.mark.parametrize("has_ranges", [True, False])
+    async def test_large(
+        self, downloader: Downloader, server: FileServer, staging: Path, *, has_ranges: bool
+    ) -> None:
+        """Of a large file little more is sent, whether or not parts of it can be had; nothing is staged."""
+        content = random.Random(3).randbytes(40_000_000)  # noqa: S311 - no secret
+        server.put("/m.gguf", content, has_ranges=has_ranges)
+
+        found = await downloader.beginning(f"{server.url}/m.gguf", most_bytes=1000)
+
+        assert content[:1000] == found
+        server.wait_until_idle()
+        assert server.sent < len(content) // 2
+        assert [] == names(staging.parent)
+
+    async def test_small(self, downloader: Downloader, server: FileServer) -> None:
+        """A file that is shorter comes whole."""
+        server.put("/m.gguf", b"GGUF")
+
+        assert b"GGUF" == await downloader.beginning(f"{server.url}/m.gguf", most_bytes=1000)
+
+    async def test_local(self, make: Make, tmp_path: Path) -> None:
+        """So does one of this machine, where that is allowed."""
+        (tmp_path / "m").write_bytes(b"GGUF...")
+        downloader = make(file_roots=[tmp_path])
+
+        assert b"GGUF" == await downloader.beginning(f"file://{tmp_path}/m", most_bytes=4)
+        with pytest.raises(SourceRefusedError):
+            await downloader.beginning("file:///etc/passwd", most_bytes=4)
+
+    async def test_fails(self, downloader: Downloader, server: FileServer) -> None:
+        """A page in its place, no file at all, a private address and a file in a wheel are told of."""
+        server.put("/page.gguf", b"<!doctype html>")
+
+        for uri, error in (
+            (f"{server.url}/page.gguf", DownloadFailedError),
+            (f"{server.url}/none", DownloadFailedError),
+            ("https://10.0.0.1/x", SourceRefusedError),
+            ("pypi://x==1/x", DownloadFailedError),
+        ):
+            with pytest.raises(error):
+                await downloader.beginning(uri, most_bytes=1000)
+
+
 async def test_discard(downloader: Downloader, server: FileServer, staging: Path) -> None:
     """What is staged is thrown away, whole or not, and that there is nothing is no error."""
     server.put("/m", CONTENT)
@@ -227,6 +276,34 @@ async def test_prune(downloader: Downloader, server: FileServer, staging: Path) 
 
     assert [staged.path] == downloader.prune(older_than_seconds=3600)
     assert [] == names(staging)
+
+
+async def test_staging_that_cannot_be_used(
+    downloader: Downloader, server: FileServer, staging: Path
+) -> None:
+    """A folder that is none is told of, without its path."""
+    server.put("/m", CONTENT)
+    staging.write_text("no folder")  # noqa: ASYNC240 - before anything else runs
+
+    with pytest.raises(DownloadFailedError, match="the staging folder cannot be used") as caught:
+        await downloader.fetch(f"{server.url}/m")
+    assert str(staging) not in caught.value.message
+
+
+async def test_without_second_names(
+    downloader: Downloader, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system on which a file has one name gives the second caller a copy."""
+
+    def link(_path: Path, _other: Path) -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, "link", link)
+    server.put("/m", CONTENT)
+    one, other = await asyncio.gather(*(downloader.fetch(f"{server.url}/m") for _ in "ab"))
+
+    assert one.path != other.path
+    assert one.path.read_bytes() == other.path.read_bytes()
 
 
 @pytest.mark.parametrize("sha256", ["x", "0" * 63, "g" * 64])

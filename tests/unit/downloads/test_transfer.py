@@ -230,6 +230,13 @@ class TestResuming:
         assert SHA256 == (await downloader.fetch(f"{server.url}/m")).sha256
         assert 0 == server.fetched("/m")[-1].start
 
+    async def test_without_length(self, downloader: Downloader, server: FileServer) -> None:
+        """So is a file of which nobody knows how long it is."""
+        server.put("/m", CONTENT, etag=TAG, has_ranges=False, has_length=False)
+        await stopped_halfway(downloader, server, SHA256)
+
+        assert SHA256 == (await downloader.fetch(f"{server.url}/m", sha256=SHA256)).sha256
+
     @pytest.mark.parametrize("has_ranges", [True, False])
     async def test_changed(
         self, downloader: Downloader, server: FileServer, *, has_ranges: bool

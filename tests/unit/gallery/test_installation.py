@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bert_checkpoint import checkpoint
+from bert_checkpoint import checkpoint, converted
 from localplane_server.errors import (
     AlreadyExistsError,
     ArchiveRefusedError,
@@ -22,7 +22,6 @@ from localplane_server.errors import (
     InvalidArgumentError,
     LocalplaneError,
 )
-from localplane_server.gallery.bert import convert_bert
 from localplane_server.gallery.entry import GalleryFile
 from localplane_server.gallery.request import InstallRequest
 from localplane_server.jobs.progress import FileStage
@@ -372,20 +371,9 @@ class TestTogether:
 
 class TestConversion:
     @pytest.fixture
-    def made(self, tmp_path: Path) -> bytes:
+    def made(self) -> bytes:
         """What comes out of a checkpoint."""
-        for name, content in checkpoint().items():
-            (tmp_path / name).write_bytes(content)
-        target = tmp_path / "made"
-        with target.open("wb") as output:
-            convert_bert(
-                weights=tmp_path / "model.safetensors",
-                configuration=tmp_path / "config.json",
-                vocabulary=tmp_path / "vocab.txt",
-                name="tiny",
-                output=output,
-            )
-        return target.read_bytes()
+        return converted()
 
     def add(self, workshop: Workshop, sha256: str) -> None:
         sources = tuple(
