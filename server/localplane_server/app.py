@@ -106,6 +106,9 @@ MOST_END_SECONDS = 6.0
 """How much of the grace period is kept for the backends to end, at most."""
 LONGEST_LOADS = 10
 """How many times as long as it may stand still a load that moves may take altogether."""
+DAY_SECONDS = 86_400.0
+STAGED_SECONDS = 30 * DAY_SECONDS
+"""How long parts of files are kept for a job that goes on: as long as the job is remembered."""
 CUT_SECONDS = 2.0
 """How long backends may take to end when somebody is in a hurry."""
 
@@ -402,6 +405,10 @@ async def running(
         stack.callback(removing.cancel)
         keeping = loops.create_task(keep_running("jobs", jobs.run, readiness))
         stack.callback(keeping.cancel)
+        tidying = loops.create_task(
+            keep_running("staging", partial(_remove_old_parts, downloader), readiness)
+        )
+        stack.callback(tidying.cancel)
         if metrics is not None:
             measuring = loops.create_task(
                 keep_running("event loop lag", metrics.loop_lag.run, readiness)
@@ -421,6 +428,13 @@ async def running(
             tokens=token_feed,
             jobs=jobs,
         )
+
+
+async def _remove_old_parts(downloader: Downloader) -> None:
+    """Remove every day, for ever, what was fetched long ago for something that never became whole."""
+    while True:
+        await asyncio.to_thread(downloader.prune, older_than_seconds=STAGED_SECONDS)
+        await asyncio.sleep(DAY_SECONDS)
 
 
 def _limits(settings: Settings) -> Limits:

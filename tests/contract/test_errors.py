@@ -33,6 +33,7 @@ LONG_WORKING = {"slow"}
 IN_TIME_OR_NOT = {
     grpc.StatusCode.ALREADY_EXISTS,
     grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.OK,
     grpc.StatusCode.UNAVAILABLE,

@@ -196,6 +196,14 @@ var file_localplane_v1_options_proto_extTypes = []protoimpl.ExtensionInfo{
 		Filename:      "localplane/v1/options.proto",
 	},
 	{
+		ExtendedType:  (*descriptorpb.MethodOptions)(nil),
+		ExtensionType: (*bool)(nil),
+		Field:         50608,
+		Name:          "localplane.v1.tagged",
+		Tag:           "varint,50608,opt,name=tagged",
+		Filename:      "localplane/v1/options.proto",
+	},
+	{
 		ExtendedType:  (*descriptorpb.FieldOptions)(nil),
 		ExtensionType: (*string)(nil),
 		Field:         50621,
@@ -301,6 +309,13 @@ var (
 	//
 	// repeated string produces = 50607;
 	E_Produces = &file_localplane_v1_options_proto_extTypes[6]
+	// Whether the answer has a tag that changes when the answer does: metadata `x-http-header-etag`. Over REST it is the
+	// header `ETag`, `If-None-Match` is understood, and a gateway keeps what it has written as JSON for as long as the tag
+	// stays. The method gets the tags that the caller has as metadata `x-http-if-none-match`, and answers with an empty
+	// message where one of them is the answer's.
+	//
+	// optional bool tagged = 50608;
+	E_Tagged = &file_localplane_v1_options_proto_extTypes[7]
 )
 
 // Extension fields to descriptorpb.FieldOptions.
@@ -308,44 +323,44 @@ var (
 	// Name of the field in JSON, where it is not the field's own name.
 	//
 	// optional string rest_name = 50621;
-	E_RestName = &file_localplane_v1_options_proto_extTypes[7]
+	E_RestName = &file_localplane_v1_options_proto_extTypes[8]
 	// Whether a `bytes` field is a plain string in JSON instead of base64. Bytes that are not UTF-8 cannot be written.
 	//
 	// optional bool text = 50622;
-	E_Text = &file_localplane_v1_options_proto_extTypes[8]
+	E_Text = &file_localplane_v1_options_proto_extTypes[9]
 	// Whether a message that has this as its only field is written as the field's bare value: vectors become
 	// `[[0.1, 0.2]]`.
 	//
 	// optional bool unwrap = 50623;
-	E_Unwrap = &file_localplane_v1_options_proto_extTypes[9]
+	E_Unwrap = &file_localplane_v1_options_proto_extTypes[10]
 	// Whether JSON may give a single value in place of a list.
 	//
 	// optional bool one_or_many = 50624;
-	E_OneOrMany = &file_localplane_v1_options_proto_extTypes[10]
+	E_OneOrMany = &file_localplane_v1_options_proto_extTypes[11]
 	// Whether an unset field is left out of JSON instead of being written as null.
 	//
 	// optional bool omit_unset = 50625;
-	E_OmitUnset = &file_localplane_v1_options_proto_extTypes[11]
+	E_OmitUnset = &file_localplane_v1_options_proto_extTypes[12]
 	// Whether an enum is written as its number instead of its lower-case name.
 	//
 	// optional bool enum_as_number = 50626;
-	E_EnumAsNumber = &file_localplane_v1_options_proto_extTypes[12]
+	E_EnumAsNumber = &file_localplane_v1_options_proto_extTypes[13]
 	// Reason of the error when JSON gives this field a value of a wrong type or leaves it out though it is required;
 	// `INVALID_ARGUMENT` when not set.
 	//
 	// optional string invalid_reason = 50627;
-	E_InvalidReason = &file_localplane_v1_options_proto_extTypes[13]
+	E_InvalidReason = &file_localplane_v1_options_proto_extTypes[14]
 	// Whether the value names the place in the stream at which its message stands. Server-sent events have it as their
 	// `id`, so that a client that lost its connection sends it back as `Last-Event-ID`; the method gets that as metadata
 	// `x-http-last-event-id`. A value that is empty or zero names no place.
 	//
 	// optional bool event_id = 50628;
-	E_EventId = &file_localplane_v1_options_proto_extTypes[14]
+	E_EventId = &file_localplane_v1_options_proto_extTypes[15]
 	// Whether the text is all that matters to somebody who reads along. Clients that accept `text/plain` get it alone, a
 	// line for each message of the stream; messages whose text is not set are left out.
 	//
 	// optional bool plain_line = 50629;
-	E_PlainLine = &file_localplane_v1_options_proto_extTypes[15]
+	E_PlainLine = &file_localplane_v1_options_proto_extTypes[16]
 )
 
 var File_localplane_v1_options_proto protoreflect.FileDescriptor
@@ -370,7 +385,8 @@ const file_localplane_v1_options_proto_rawDesc = "" +
 	"\vbody_on_get\x12\x1e.google.protobuf.MethodOptions\x18\xad\x8b\x03 \x01(\bR\tbodyOnGet:A\n" +
 	"\vstatic_page\x12\x1e.google.protobuf.MethodOptions\x18\xae\x8b\x03 \x01(\bR\n" +
 	"staticPage:<\n" +
-	"\bproduces\x12\x1e.google.protobuf.MethodOptions\x18\xaf\x8b\x03 \x03(\tR\bproduces:<\n" +
+	"\bproduces\x12\x1e.google.protobuf.MethodOptions\x18\xaf\x8b\x03 \x03(\tR\bproduces:8\n" +
+	"\x06tagged\x12\x1e.google.protobuf.MethodOptions\x18\xb0\x8b\x03 \x01(\bR\x06tagged:<\n" +
 	"\trest_name\x12\x1d.google.protobuf.FieldOptions\x18\xbd\x8b\x03 \x01(\tR\brestName:3\n" +
 	"\x04text\x12\x1d.google.protobuf.FieldOptions\x18\xbe\x8b\x03 \x01(\bR\x04text:7\n" +
 	"\x06unwrap\x12\x1d.google.protobuf.FieldOptions\x18\xbf\x8b\x03 \x01(\bR\x06unwrap:?\n" +
@@ -412,21 +428,22 @@ var file_localplane_v1_options_proto_depIdxs = []int32{
 	2,  // 4: localplane.v1.body_on_get:extendee -> google.protobuf.MethodOptions
 	2,  // 5: localplane.v1.static_page:extendee -> google.protobuf.MethodOptions
 	2,  // 6: localplane.v1.produces:extendee -> google.protobuf.MethodOptions
-	3,  // 7: localplane.v1.rest_name:extendee -> google.protobuf.FieldOptions
-	3,  // 8: localplane.v1.text:extendee -> google.protobuf.FieldOptions
-	3,  // 9: localplane.v1.unwrap:extendee -> google.protobuf.FieldOptions
-	3,  // 10: localplane.v1.one_or_many:extendee -> google.protobuf.FieldOptions
-	3,  // 11: localplane.v1.omit_unset:extendee -> google.protobuf.FieldOptions
-	3,  // 12: localplane.v1.enum_as_number:extendee -> google.protobuf.FieldOptions
-	3,  // 13: localplane.v1.invalid_reason:extendee -> google.protobuf.FieldOptions
-	3,  // 14: localplane.v1.event_id:extendee -> google.protobuf.FieldOptions
-	3,  // 15: localplane.v1.plain_line:extendee -> google.protobuf.FieldOptions
-	0,  // 16: localplane.v1.access:type_name -> localplane.v1.Access
-	1,  // 17: localplane.v1.http_status:type_name -> localplane.v1.HttpStatus
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	16, // [16:18] is the sub-list for extension type_name
-	0,  // [0:16] is the sub-list for extension extendee
+	2,  // 7: localplane.v1.tagged:extendee -> google.protobuf.MethodOptions
+	3,  // 8: localplane.v1.rest_name:extendee -> google.protobuf.FieldOptions
+	3,  // 9: localplane.v1.text:extendee -> google.protobuf.FieldOptions
+	3,  // 10: localplane.v1.unwrap:extendee -> google.protobuf.FieldOptions
+	3,  // 11: localplane.v1.one_or_many:extendee -> google.protobuf.FieldOptions
+	3,  // 12: localplane.v1.omit_unset:extendee -> google.protobuf.FieldOptions
+	3,  // 13: localplane.v1.enum_as_number:extendee -> google.protobuf.FieldOptions
+	3,  // 14: localplane.v1.invalid_reason:extendee -> google.protobuf.FieldOptions
+	3,  // 15: localplane.v1.event_id:extendee -> google.protobuf.FieldOptions
+	3,  // 16: localplane.v1.plain_line:extendee -> google.protobuf.FieldOptions
+	0,  // 17: localplane.v1.access:type_name -> localplane.v1.Access
+	1,  // 18: localplane.v1.http_status:type_name -> localplane.v1.HttpStatus
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	17, // [17:19] is the sub-list for extension type_name
+	0,  // [0:17] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name
 }
 
@@ -442,7 +459,7 @@ func file_localplane_v1_options_proto_init() {
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_localplane_v1_options_proto_rawDesc), len(file_localplane_v1_options_proto_rawDesc)),
 			NumEnums:      1,
 			NumMessages:   1,
-			NumExtensions: 16,
+			NumExtensions: 17,
 			NumServices:   0,
 		},
 		GoTypes:           file_localplane_v1_options_proto_goTypes,
