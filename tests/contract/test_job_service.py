@@ -31,7 +31,7 @@ from localplane_server.app import App
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SETTINGS: dict[str, Any] = {"allow_private_hosts": ("127.0.0.1",)}
+SETTINGS: dict[str, Any] = {"allow_private_hosts": ("127.0.0.1",), "offline": False}
 SIZE = 4 << 20
 PART = SIZE // 4
 MOST_CONNECTIONS = 8
