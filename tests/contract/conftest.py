@@ -100,6 +100,10 @@ async def app(request: pytest.FixtureRequest, data_dir: Path) -> AsyncGenerator[
         key_file.write_text(text)
     prepare: Any = getattr(request.module, "prepare", lambda *_: contextlib.nullcontext({}))
     stack = contextlib.ExitStack()
+    given = {
+        **getattr(request.module, "SETTINGS", {}),
+        **stack.enter_context(prepare(request, data_dir)),
+    }
     settings = Settings(
         **{
             "data_dir": data_dir,
@@ -108,10 +112,9 @@ async def app(request: pytest.FixtureRequest, data_dir: Path) -> AsyncGenerator[
             "shutdown_grace": 1.0,
             "api_key_file": key_file,
             "galleries": (),
-            # Tests reach no other machine, whatever they ask for.
-            "offline": True,
-            **getattr(request.module, "SETTINGS", {}),
-            **stack.enter_context(prepare(request, data_dir)),
+            # Tests reach no other machine, whatever they ask for; some reach servers of their own on this one.
+            "offline": "allow_private_hosts" not in given,
+            **given,
         }
     )
     environment = dict(os.environ)

@@ -81,7 +81,6 @@ def prepare(_request: pytest.FixtureRequest, _data_dir: Path) -> Iterator[dict[s
                 GallerySetting("gone", f"{server.url}/gone.yaml"),
             ),
             "allow_private_hosts": ("127.0.0.1",),
-            "offline": False,
         }
         _servers.remove(server)
 

@@ -114,7 +114,8 @@ def _gallery_rows(galleries: Iterable[gallery_pb2.Gallery]) -> Iterator[str]:
         if gallery.error:
             yield printable(f"{gallery.name} cannot be read: {gallery.error}")
         if gallery.problem_count:
-            yield f"{gallery.name} has {gallery.problem_count} entries that cannot be used:"
+            what = "entry" if gallery.problem_count == 1 else "entries"
+            yield f"{gallery.name} has {gallery.problem_count} {what} that cannot be used:"
         for problem in gallery.problems:
             name = problem.entry or "an entry without a name"
             yield printable(f"  line {problem.line}: {name}: {problem.message}")
