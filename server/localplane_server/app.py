@@ -17,6 +17,8 @@ from localplane_server.config import Settings
 from localplane_server.downloads.addresses import AddressPolicy
 from localplane_server.downloads.downloader import Downloader
 from localplane_server.downloads.endpoints import Endpoints
+from localplane_server.downloads.pip_settings import PipSettings
+from localplane_server.downloads.proxies import Proxies
 from localplane_server.errors import StartupError
 from localplane_server.events import Events, PredictionFinished, RequestFinished, RequestStarted
 from localplane_server.gallery.changes import Changes
@@ -251,6 +253,8 @@ async def running(
                 credentials=endpoints.credentials(environment),
                 offline=settings.offline,
                 file_roots=[models_dir],
+                pip=PipSettings.read(environment),
+                proxies=Proxies.from_environment(environment),
             )
         )
         galleries = Galleries(

@@ -148,6 +148,24 @@ def test_reinstalled(folder: Path, weights: dict[str, str]) -> None:
         assert 256 == service.get("/api/models/tiny").json()["context_size"]
 
 
+def test_repaired(folder: Path, weights: dict[str, str]) -> None:
+    """A model whose damaged file kept it from loading is installed again, and the next call loads it at once."""
+    with served(*ALLOWED, folder=folder) as service:
+        install(service, "tiny", weights)
+        (folder / "models" / "w" / "tiny.gguf").write_bytes(b"GGUF" + bytes(1000))
+        while complete(service, "tiny").json()["error"]["reason"] != "LOAD_COOLDOWN":
+            pass
+
+        assert not install(service, "tiny", weights)["error"]
+
+        assert 200 == complete(service, "tiny").status_code
+        (folder / "models" / "w" / "tiny.gguf").write_bytes(b"GGUF" + bytes(1000))
+        service.post("/backend/shutdown", model="tiny")
+        assert complete(service, "tiny").is_error
+        delete(service, "tiny")
+        assert [] == service.get("/api/backends").json()["backends"]
+
+
 def test_failed_installation(folder: Path, weights: dict[str, str], files: FileServer) -> None:
     """An installation that fails leaves the model that was there as it was, loaded."""
     files.put("/other.gguf", b"GGUF other")

@@ -292,15 +292,15 @@ class Downloader:
                 return await self._beginning(self._located(source), name, most_bytes)
             case RegistrySource():
                 locate = partial(self._registry.locate, source)
-                located = await persist(self._patience, name, locate)
+                located = await persist(self._hurry, name, locate)
                 return await self._beginning(located, name, most_bytes)
             case PackageSource():
                 raise DownloadFailedError(name, "a file in a wheel comes as a whole only")
 
     async def _beginning(self, located: Located, name: str, most_bytes: int) -> bytes:
-        seconds = self._patience.document_seconds
+        seconds = self._hurry.document_seconds
         read = partial(read_beginning, self._web, located, most_bytes, seconds)
-        return await persist(self._patience, name, read)
+        return await persist(self._hurry, name, read)
 
     async def discard(self, uri: str, *, sha256: str = "") -> None:
         """Throw away what is staged of a file. Doing so for one that is not there does nothing.

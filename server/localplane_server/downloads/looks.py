@@ -81,7 +81,10 @@ async def read_beginning(
     headers = {"Range": f"bytes=0-{most_bytes - 1}"}
     content = bytearray()
     try:
-        async with asyncio.timeout(seconds), web.request(located.url, headers) as answer:
+        async with (
+            asyncio.timeout(seconds),
+            web.request(located.url, headers, credentials=located.credentials) as answer,
+        ):
             answer.check_plain()
             answer.check_kind(located.file_name)
             async for piece in answer.pieces():

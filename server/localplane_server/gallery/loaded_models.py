@@ -22,7 +22,8 @@ class LoadedModels:
     async def unload(self, model: str) -> int | None:
         """End the backend of a model and return the memory that came back, in bytes; None if it was not loaded.
 
-        Calls in flight may end first, and no new ones begin.
+        Calls in flight may end first, and no new ones begin. That the model failed before is forgotten: what is loaded
+        next is another one.
         """
         try:
             report = await self._scheduler.stop(
@@ -30,4 +31,6 @@ class LoadedModels:
             )
         except ModelNotLoadedError:
             return None
+        finally:
+            self._scheduler.forget(model)
         return report.freed_bytes or 0

@@ -212,6 +212,15 @@ class ModelActor:
             )
         )
 
+    def forget(self) -> None:
+        """Forget how the backend failed; one that runs, or is being ended, is left alone."""
+        if self._backend is None and self._load is None and self._stop is None:
+            self._state = BackendState.STOPPED
+            self._last_error = None
+            self._cooldown_until = None
+            self._failed_before = False
+            self._events.emit(self._change)
+
     async def _run_load(self) -> None:
         began = time.monotonic()
         try:

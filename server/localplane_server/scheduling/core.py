@@ -259,6 +259,13 @@ class Core:
             one.phase, one.cause = Phase.STOPPING, StopCause.REQUEST
         return decided + self._next(now)
 
+    def forget(self, model: str) -> None:
+        """Forget how a model failed and what it took: its files are others now."""
+        one = self.record(model)
+        one.breaker.succeed()
+        if not one.holds:
+            one.measured = None
+
     def close(self, now: float) -> Decisions:
         """Admit nobody any more."""
         self.is_closed = True

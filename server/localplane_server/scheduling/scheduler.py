@@ -279,6 +279,13 @@ class Scheduler:
             return StopReport(seconds=0.0, freed_bytes=0, cut_calls=0)
         raise ModelNotLoadedError(name)
 
+    def forget(self, name: str) -> None:
+        """Forget how the model with exactly this name failed: it is another one now, or there is none any more."""
+        actor = self._actors.get(name)
+        if actor is not None:
+            self._core.forget(name)
+            actor.forget()
+
     async def stop_all(self, *, force: bool, grace_seconds: float) -> list[StopOutcome]:
         """Stop every backend, all at once, and return once no process of theirs is left."""
         names = [

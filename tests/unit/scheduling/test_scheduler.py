@@ -282,6 +282,25 @@ async def test_cooldown(make_stage: Any) -> None:
     assert stage.scheduler.snapshots()[0].cooldown_until is not None
 
 
+async def test_forgotten(make_stage: Any) -> None:
+    """A model that is another one now is loaded at once, however the one before failed, and has failed nowhere."""
+    stage = make_stage()
+    stage.start.error = LoadFailedError("no such weights", model="a")
+    for _ in range(2):
+        with pytest.raises(LoadFailedError):
+            await stage.use("a")
+    stage.start.error = None
+
+    stage.scheduler.forget("a")
+
+    assert [] == stage.scheduler.snapshots()
+    await stage.use("a")
+    assert BackendState.READY is stage.scheduler.state("a")
+    stage.scheduler.forget("a")
+    assert BackendState.READY is stage.scheduler.state("a")
+    stage.scheduler.forget("never asked for")
+
+
 async def test_an_answer_is_a_sign_of_life(make_stage: Any) -> None:
     """A call that the backend refused ended well: its failures before are forgotten."""
     stage = make_stage()
