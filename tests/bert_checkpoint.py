@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localplane_server.gallery.bert import convert_bert
+from localplane_server.gallery.checkpoints.bert import convert_bert
 
 WORDS = [
     *("[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),

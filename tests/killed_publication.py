@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from localplane_server.gallery.models_folder import ModelsFolder
-from localplane_server.gallery.publication import FOLDER_NAME, Publication, recover
+from localplane_server.gallery.installs.models_folder import ModelsFolder
+from localplane_server.gallery.installs.publication import FOLDER_NAME, Publication, recover
 
 STEPS = ("chmod", "fsync", "link", "mkdir", "rename", "rmdir", "unlink")
 """Calls of the operating system before which it is killed."""

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from localplane_server.errors import ModelNotInGalleryError
-from localplane_server.gallery.changes import Changes
-from localplane_server.gallery.deletion import Remover
 from localplane_server.gallery.entry import GalleryEntry
-from localplane_server.gallery.installation import Installed, Installer
-from localplane_server.gallery.models_folder import ModelsFolder
-from localplane_server.gallery.request import InstallRequest
-from localplane_server.gallery.resolution import Resolver
+from localplane_server.gallery.installs.changes import Changes
+from localplane_server.gallery.installs.deletion import Remover
+from localplane_server.gallery.installs.installation import Installed, Installer
+from localplane_server.gallery.installs.models_folder import ModelsFolder
+from localplane_server.gallery.installs.request import InstallRequest
+from localplane_server.gallery.installs.resolution import Resolver
 from localplane_server.jobs.progress import JobProgress
 from localplane_server.models.catalog import ModelCatalog
 from staged_source import StagedSource

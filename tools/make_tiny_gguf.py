@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localplane_server.gallery.gguf import (
+from localplane_server.gallery.checkpoints.gguf import (
     Kind,
     Precision,
     Tensor,

@@ -21,17 +21,17 @@ from localplane_server.downloads.pip_settings import PipSettings
 from localplane_server.downloads.proxies import Proxies
 from localplane_server.errors import StartupError
 from localplane_server.events import Events, PredictionFinished, RequestFinished, RequestStarted
-from localplane_server.gallery.changes import Changes
-from localplane_server.gallery.deletion import Remover
 from localplane_server.gallery.galleries import Galleries
-from localplane_server.gallery.installation import Installer
-from localplane_server.gallery.installed import InstalledModels
-from localplane_server.gallery.loaded_models import LoadedModels
-from localplane_server.gallery.models_folder import ModelsFolder
-from localplane_server.gallery.plan import Planner
-from localplane_server.gallery.resolution import Resolver
+from localplane_server.gallery.installs.changes import Changes
+from localplane_server.gallery.installs.deletion import Remover
+from localplane_server.gallery.installs.installation import Installer
+from localplane_server.gallery.installs.installed import InstalledModels
+from localplane_server.gallery.installs.loaded_models import LoadedModels
+from localplane_server.gallery.installs.models_folder import ModelsFolder
+from localplane_server.gallery.installs.plan import Planner
+from localplane_server.gallery.installs.resolution import Resolver
+from localplane_server.gallery.installs.works import DELETE, INSTALL, DeleteWork, InstallWork
 from localplane_server.gallery.source_check import SourceCheck
-from localplane_server.gallery.works import DELETE, INSTALL, DeleteWork, InstallWork
 from localplane_server.inference.counting import PredictionCounter
 from localplane_server.inference.embedding import Embedder
 from localplane_server.inference.generation import TextGenerator

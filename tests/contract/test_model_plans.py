@@ -17,7 +17,7 @@ from file_server import FileServer
 from localplane.v1 import gallery_pb2
 from localplane.v1 import gallery_service_pb2 as pb
 from localplane_server.app import App
-from localplane_server.gallery.gguf_header import HEADER_BYTES
+from localplane_server.gallery.checkpoints.gguf_header import HEADER_BYTES
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,9 +11,9 @@ from localplane.v1 import (
     job_pb2,
 )
 from localplane_server.gallery.galleries import Galleries
-from localplane_server.gallery.plan import Planner
+from localplane_server.gallery.installs.plan import Planner
+from localplane_server.gallery.installs.works import DELETE, INSTALL, deletion
 from localplane_server.gallery.source import SourceState
-from localplane_server.gallery.works import DELETE, INSTALL, deletion
 from localplane_server.gallery_setting import GallerySetting
 from localplane_server.jobs.job import Job
 from localplane_server.jobs.jobs import Jobs

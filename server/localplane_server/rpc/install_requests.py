@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from localplane.v1 import gallery_service_pb2
 from localplane_server.gallery.entry import GalleryFile
-from localplane_server.gallery.request import InstallRequest
+from localplane_server.gallery.installs.request import InstallRequest
 from localplane_server.rpc.convert import plain
 
 

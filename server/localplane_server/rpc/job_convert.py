@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.struct_pb2 import Struct
 
 from localplane.v1 import job_pb2
-from localplane_server.gallery.works import DELETE
+from localplane_server.gallery.installs.works import DELETE
 from localplane_server.jobs.job import Job, JobState
 from localplane_server.jobs.progress import FileStage, FileState, eta_seconds
 from localplane_server.rpc.convert import timestamp

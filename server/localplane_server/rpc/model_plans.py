@@ -5,8 +5,8 @@ from __future__ import annotations
 from google.protobuf.struct_pb2 import Struct
 
 from localplane.v1 import gallery_pb2
-from localplane_server.gallery.memory_estimate import MemoryEstimate
-from localplane_server.gallery.plan import BackendPresence, FilePresence, Plan, PlannedFile
+from localplane_server.gallery.installs.memory_estimate import MemoryEstimate
+from localplane_server.gallery.installs.plan import BackendPresence, FilePresence, Plan, PlannedFile
 
 FILE_PRESENCES = {
     FilePresence.ABSENT: gallery_pb2.FILE_PRESENCE_ABSENT,

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from localplane.v1 import summary_pb2
 from localplane_server import __version__
 from localplane_server.config import Settings
-from localplane_server.gallery.installed import InstalledModels
-from localplane_server.gallery.works import DELETE
+from localplane_server.gallery.installs.installed import InstalledModels
+from localplane_server.gallery.installs.works import DELETE
 from localplane_server.jobs.jobs import Jobs
 from localplane_server.models.catalog import ModelCatalog
 from localplane_server.p2p.network import Network

@@ -1,0 +1,1 @@
+"""Files of weights: read, and made into what the engine reads."""
