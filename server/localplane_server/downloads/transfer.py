@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from localplane_server.downloads.credentials import Credentials
@@ -21,7 +22,7 @@ from localplane_server.errors import DigestMismatchError, DownloadFailedError
 BLOCK_BYTES = 1024 * 1024
 """What a connection collects before it writes. A process that is killed loses so much of each connection."""
 BLOCK_SECONDS = 1.0
-"""When it writes what it has although that is less."""
+"""How often it writes what it has although that is less."""
 SPAN_BYTES = 32 * 1024 * 1024
 """What one request asks for. Connections take spans in order, so that what is hashed is not far behind."""
 LARGE_BYTES = 64 * 1024 * 1024
@@ -68,9 +69,16 @@ Locate = Callable[[], Awaitable[Located]]
 
 @dataclass(slots=True)
 class _Cursor:
-    """Where in the file a connection is."""
+    """Where in the file a connection is, and what it has received and not written."""
 
     at: int
+    """Where it has written up to."""
+    received: int = 0
+    """Where it has received up to."""
+    pending: list[bytes] = field(default_factory=list)
+    """What is between."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while some of it is being written."""
 
 
 class _AgainError(Exception):
@@ -117,6 +125,7 @@ class Transfer:
         self._known = asyncio.Event()
         self._spans: Iterator[Span] = iter(())
         self._total = self._part.identity.size_bytes
+        self._cursors: list[_Cursor] = []
         self._unsynchronised = 0
         self._is_much = asyncio.Event()
         self._digest = Digest(self._part, self._disk)
@@ -175,7 +184,10 @@ class Transfer:
         try:
             async with asyncio.TaskGroup() as tasks:
                 hashing = tasks.create_task(self._digest.follow())
-                keeping = tasks.create_task(self._synchronise())
+                keeping = [
+                    tasks.create_task(self._synchronise()),
+                    tasks.create_task(self._write_what_waits()),
+                ]
                 if self._total is None or self._part.ranges.frontier < self._total:
                     async with asyncio.TaskGroup() as workers:
                         # One finds out what kind of server it is, and what kind of file.
@@ -183,7 +195,8 @@ class Transfer:
                         await self._known.wait()
                         for _ in range(self._helpers()):
                             workers.create_task(self._work())
-                keeping.cancel()
+                for task in keeping:
+                    task.cancel()
                 self._tell(Phase.VERIFYING)
                 self._digest.finish()
                 await hashing
@@ -250,25 +263,21 @@ class Transfer:
             expected=frozenset({_UNSATISFIABLE}),
         ) as answer:
             limit = await self._accept(answer, cursor.at, stop)
-            buffer: list[bytes] = []
-            size = 0
-            clock = asyncio.get_running_loop().time
-            written_at = clock()
+            cursor.received = cursor.at
+            cursor.pending.clear()
+            self._cursors.append(cursor)
             try:
                 async for piece in answer.pieces():
-                    room = len(piece) if limit is None else limit - cursor.at - size
-                    buffer.append(piece[:room])
-                    size += len(buffer[-1])
-                    if size >= BLOCK_BYTES or clock() - written_at >= BLOCK_SECONDS:
-                        await self._write(cursor, buffer)
-                        buffer, size = [], 0
-                        written_at = clock()
+                    room = len(piece) if limit is None else limit - cursor.received
+                    cursor.pending.append(piece[:room])
+                    cursor.received += len(cursor.pending[-1])
+                    if cursor.received - cursor.at >= BLOCK_BYTES:
+                        await self._write(cursor)
                     if len(piece) > room:
                         break
-            except (TransferError, asyncio.CancelledError):
-                await self._write(cursor, buffer)
-                raise
-            await self._write(cursor, buffer)
+            finally:
+                self._cursors.remove(cursor)
+                await self._write(cursor)
         if limit is None:
             self._total = cursor.at
         elif cursor.at < limit:
@@ -339,19 +348,37 @@ class Transfer:
         if size == 0:
             self._known.set()
 
-    async def _write(self, cursor: _Cursor, pieces: list[bytes]) -> None:
-        if not any(pieces):
-            return
-        if cursor.at == 0:
-            check_beginning(b"".join(pieces)[:_BEGINNING], self.located.file_name)
-        start = cursor.at
-        cursor.at += await self._disk.run(self._part.write, start, pieces)
-        self._part.ranges.add(start, cursor.at)
+    async def _write(self, cursor: _Cursor) -> None:
+        """Write what a connection has received, and move its cursor."""
+        async with cursor.lock:
+            if not any(cursor.pending):
+                return
+            if cursor.at == 0:
+                beginning = b"".join(cursor.pending)[:_BEGINNING]
+                check_beginning(beginning, self.located.file_name)
+            pieces, cursor.pending = cursor.pending, []
+            start = cursor.at
+            try:
+                written = await self._disk.run(self._part.write, start, pieces)
+            except BaseException:
+                # Nobody knows how far it came, so whoever writes next begins with it.
+                cursor.pending[:0] = pieces
+                raise
+            cursor.at += written
+            self._part.ranges.add(start, cursor.at)
         self._digest.move()
-        self._unsynchronised += cursor.at - start
+        self._unsynchronised += written
         if self._unsynchronised >= SYNCHRONISED_BYTES:
             self._is_much.set()
         self._tell(Phase.DOWNLOADING)
+
+    async def _write_what_waits(self) -> None:
+        """Write what connections have that bring little, or nothing more."""
+        while True:
+            await asyncio.sleep(BLOCK_SECONDS)
+            for cursor in tuple(self._cursors):
+                with suppress(TransferError):  # its own connection will be told
+                    await self._write(cursor)
 
     async def _synchronise(self) -> None:
         """Bring to the disk what is written, again and again, beside everything else."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import random
 from collections import deque
 from pathlib import Path
 
@@ -171,48 +172,6 @@ class TestHub:
             await downloader.fetch("hf://o/r/a/m.gguf")
 
 
-class TestBeginning:
-    """The first bytes of a file, for what stands there."""
-
-    @pytest.mark.parametrize("has_ranges", [True, False])
-    async def test_web(
-        self, downloader: Downloader, server: FileServer, *, has_ranges: bool
-    ) -> None:
-        """No more than that, from servers of either kind; less when the file has less."""
-        server.put("/m", CONTENT, has_ranges=has_ranges)
-
-        assert CONTENT[:1000] == await downloader.beginning(f"{server.url}/m", most_bytes=1000)
-        assert CONTENT == await downloader.beginning(f"{server.url}/m", most_bytes=4_000_000)
-
-    async def test_registry(self, downloader: Downloader, server: FileServer) -> None:
-        """Of a layer, with the token that it needs."""
-        registry = RegistryServer(server, token="t")
-        registry.push("o/m", "v1", [("application/octet-stream", CONTENT, "m")])
-        uri = f"oci://{registry.host}/o/m:v1"
-
-        assert CONTENT[:9] == await downloader.beginning(uri, most_bytes=9)
-
-    async def test_file(self, make: Make, tmp_path: Path) -> None:
-        """Of a file of this machine, inside the folders."""
-        file = await asyncio.to_thread(_written, tmp_path)
-        downloader = make(file_roots=[tmp_path])
-
-        assert CONTENT[:9] == await downloader.beginning(f"file://{file}", most_bytes=9)
-        with pytest.raises(SourceRefusedError):
-            await downloader.beginning("file:///etc/hostname", most_bytes=9)
-
-    async def test_package(self, downloader: Downloader) -> None:
-        """Not of a file in a wheel."""
-        with pytest.raises(DownloadFailedError, match="as a whole only"):
-            await downloader.beginning("pypi://a==1/m", most_bytes=9)
-
-
-def _written(folder: Path) -> Path:
-    path = folder / "m"
-    path.write_bytes(CONTENT)
-    return path
-
-
 class TestRead:
     """Small documents."""
 
@@ -248,6 +207,61 @@ class TestRead:
         server.put("/m.yaml", **how)  # type: ignore[arg-type]
         with pytest.raises(DownloadFailedError, match=cause):
             await downloader.read(f"{server.url}/m.yaml", most_bytes=1000)
+
+
+class TestBeginning:
+    """The first bytes of a file."""
+
+    @pytest.mark.parametrize("has_ranges", [True, False])
+    async def test_large(
+        self, downloader: Downloader, server: FileServer, staging: Path, *, has_ranges: bool
+    ) -> None:
+        """Of a large file little more is sent, whether or not parts of it can be had; nothing is staged."""
+        content = random.Random(3).randbytes(40_000_000)  # noqa: S311 - no secret
+        server.put("/m.gguf", content, has_ranges=has_ranges)
+
+        found = await downloader.beginning(f"{server.url}/m.gguf", most_bytes=1000)
+
+        assert content[:1000] == found
+        server.wait_until_idle()
+        assert server.sent < len(content) // 2
+        assert [] == names(staging.parent)
+
+    async def test_registry(self, downloader: Downloader, server: FileServer) -> None:
+        """Of a layer, with the token that it needs."""
+        registry = RegistryServer(server, token="t")
+        registry.push("o/m", "v1", [("application/octet-stream", CONTENT, "m")])
+        uri = f"oci://{registry.host}/o/m:v1"
+
+        assert CONTENT[:9] == await downloader.beginning(uri, most_bytes=9)
+
+    async def test_small(self, downloader: Downloader, server: FileServer) -> None:
+        """A file that is shorter comes whole."""
+        server.put("/m.gguf", b"GGUF")
+
+        assert b"GGUF" == await downloader.beginning(f"{server.url}/m.gguf", most_bytes=1000)
+
+    async def test_local(self, make: Make, tmp_path: Path) -> None:
+        """So does one of this machine, where that is allowed."""
+        (tmp_path / "m").write_bytes(b"GGUF...")
+        downloader = make(file_roots=[tmp_path])
+
+        assert b"GGUF" == await downloader.beginning(f"file://{tmp_path}/m", most_bytes=4)
+        with pytest.raises(SourceRefusedError):
+            await downloader.beginning("file:///etc/passwd", most_bytes=4)
+
+    async def test_fails(self, downloader: Downloader, server: FileServer) -> None:
+        """A page in its place, no file at all, a private address and a file in a wheel are told of."""
+        server.put("/page.gguf", b"<!doctype html>")
+
+        for uri, error in (
+            (f"{server.url}/page.gguf", DownloadFailedError),
+            (f"{server.url}/none", DownloadFailedError),
+            ("https://10.0.0.1/x", SourceRefusedError),
+            ("pypi://x==1/x", DownloadFailedError),
+        ):
+            with pytest.raises(error):
+                await downloader.beginning(uri, most_bytes=1000)
 
 
 async def test_discard(downloader: Downloader, server: FileServer, staging: Path) -> None:
