@@ -217,7 +217,8 @@ class TestUnary:
     async def test_deadline(self, wired: Wired) -> None:
         """A call does not outlive its deadline, nor does its servicer."""
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await wired.get("slow", timeout=0.05)
+            # Long enough to get there even on a busy machine.
+            await wired.get("slow", timeout=1.0)
 
         assert grpc.StatusCode.DEADLINE_EXCEEDED is caught.value.code()
         await asyncio.wait_for(wired.servicer.cancelled.wait(), 5)
@@ -299,7 +300,7 @@ class TestStream:
 
     async def test_deadline(self, wired: Wired) -> None:
         """A stream does not outlive its deadline."""
-        call = wired.stream("a", "wait", timeout=0.2)
+        call = wired.stream("a", "wait", timeout=1.0)
         assert "a" == (await call.read()).id
 
         with pytest.raises(grpc.aio.AioRpcError) as caught:
