@@ -30,6 +30,7 @@ from localplane_server.gallery.installs.loaded_models import LoadedModels
 from localplane_server.gallery.installs.models_folder import ModelsFolder
 from localplane_server.gallery.installs.plan import Planner
 from localplane_server.gallery.installs.resolution import Resolver
+from localplane_server.gallery.installs.scanning import Scanner
 from localplane_server.gallery.installs.works import DELETE, INSTALL, DeleteWork, InstallWork
 from localplane_server.gallery.source_check import SourceCheck
 from localplane_server.inference.counting import PredictionCounter
@@ -272,7 +273,8 @@ async def running(
         await changes.recover()
         unloader = LoadedModels(scheduler, grace_seconds=settings.shutdown_grace)
         resolver = Resolver(galleries, downloader)
-        installer = Installer(changes, resolver, downloader, catalog, unloader)
+        scanner = None if settings.disable_predownload_scan else Scanner(downloader, endpoints)
+        installer = Installer(changes, resolver, downloader, catalog, unloader, scanner=scanner)
         planner = Planner(
             changes.folder,
             settings.data_dir / "staging",

@@ -201,6 +201,14 @@ class Settings:
     """Hosts, HOST or HOST:PORT, from which may be fetched though their addresses are private."""
     allow_http: bool = _setting(parse_bool, "", default=False)
     """Fetch without TLS, too. What is fetched can then be read and changed on its way."""
+    disable_predownload_scan: bool = _setting(
+        parse_bool,
+        "",
+        "LOCALAI_DISABLE_PREDOWNLOAD_SCAN",
+        "DISABLE_PREDOWNLOAD_SCAN",
+        default=False,
+    )
+    """Install models without asking Hugging Face whether it found unsafe files in their repositories."""
     disable_metrics_endpoint: bool = _setting(
         parse_bool,
         "",

@@ -45,7 +45,8 @@
     │   ├── DigestMismatchError         DIGEST_MISMATCH
     │   ├── DownloadFailedError         DOWNLOAD_FAILED
     │   ├── InstallFailedError          INSTALL_FAILED
-    │   └── LoadFailedError             LOAD_FAILED
+    │   ├── LoadFailedError             LOAD_FAILED
+    │   └── UnsafeFilesError            UNSAFE_FILES
     └── OverdueError                    DEADLINE_EXCEEDED
 
     StartupError                        no reason: nobody can call a service that did not start
@@ -427,6 +428,16 @@ class LoadFailedError(FailedError):
     """The model could not be loaded."""
 
     reason = "LOAD_FAILED"
+
+
+class UnsafeFilesError(FailedError):
+    """A hub calls files unsafe in a repository that the model comes from. No file was fetched."""
+
+    reason = "UNSAFE_FILES"
+
+    def __init__(self, model: str, repository: str) -> None:
+        message = f"cannot install {model}: unsafe files found in {repository}"
+        super().__init__(message, model=model, repository=repository)
 
 
 class OverdueError(LocalplaneError):

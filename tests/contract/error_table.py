@@ -76,6 +76,7 @@ PROMISES: Mapping[str, Promise] = {
     "SOURCE_REFUSED": Promise(Code.INVALID_ARGUMENT, 400),
     "TOO_MANY_REQUESTS": Promise(Code.RESOURCE_EXHAUSTED, 429, is_retried=True),
     "UNAUTHENTICATED": Promise(Code.UNAUTHENTICATED, 401),
+    "UNSAFE_FILES": Promise(Code.INTERNAL, 500),
     "UNSUPPORTED_MEDIA_TYPE": Promise(None, 415),
 }
 """Every reason there is."""

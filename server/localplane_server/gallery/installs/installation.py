@@ -37,6 +37,7 @@ from localplane_server.gallery.installs.references import (
 )
 from localplane_server.gallery.installs.request import InstallRequest
 from localplane_server.gallery.installs.resolution import Resolver
+from localplane_server.gallery.installs.scanning import Scanner
 from localplane_server.jobs.progress import JobProgress
 from localplane_server.jobs.work import Report
 from localplane_server.models.catalog import ModelCatalog
@@ -100,13 +101,26 @@ class Installer:
         source: Source,
         catalog: ModelCatalog,
         unloader: Unloader,
+        *,
+        scanner: Scanner | None = None,
     ) -> None:
+        """Set up.
+
+        Args:
+            changes: Changes the models folder.
+            resolver: Makes recipes of requests.
+            source: Where files come from.
+            catalog: The models that there are.
+            unloader: Ends the backends of models.
+            scanner: Asks whether files are safe. Without one, nobody asks.
+        """
         self._changes = changes
         self._folder = changes.folder
         self._resolver = resolver
         self._gatherer = Gatherer(changes.folder, source)
         self._catalog = catalog
         self._unloader = unloader
+        self._scanner = scanner
 
     async def install(self, request: InstallRequest, report: Report) -> Installed:
         """Install a model, or bring what is installed of that name to what it is to be.
@@ -120,11 +134,14 @@ class Installer:
             ModelNotInGalleryError: If no gallery has the model.
             AlreadyExistsError: If another configuration has the name.
             InvalidArgumentError: If it is not to be installed as it is asked for.
+            UnsafeFilesError: If a hub calls files unsafe where it comes from.
             LocalplaneError: If a file cannot be had, or not be put in place. Everything is as it was then.
         """
         report(JobProgress(phase="resolving"))
         recipe = await self._resolver.resolve(request)
         self._check_name(recipe)
+        if self._scanner is not None:
+            await self._scanner.check(recipe.name, recipe.files)
         publishing = await self._publish(recipe, Told(recipe.files, report))
         # It is installed now, whoever wants to call that off.
         freed = await uninterrupted(self._settle(recipe, publishing))
