@@ -28,7 +28,7 @@ ARGUMENTS = ("--allow-private-hosts", "127.0.0.1", "--galleries", "[]")
 MIB = 1 << 20
 SIZE = 12 * MIB
 MOST_CONNECTIONS = 8
-KILLS = 5
+KILLS = 3
 CHUNK_BYTES = 8 * MIB
 """Most that may have to be fetched again for each kill: what is under way on all connections."""
 SOON = 5.0
