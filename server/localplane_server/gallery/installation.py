@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
 import shutil
 import stat
 from collections.abc import Mapping
@@ -39,6 +41,8 @@ from localplane_server.models.catalog import ModelCatalog
 
 ATTEMPTS = 3
 """How often files are gathered when somebody else takes or changes them meanwhile."""
+LOOK_SECONDS = 2.0
+"""How long whoever throws away what was fetched waits to hear what that is."""
 
 
 class Unloader(Protocol):
@@ -103,6 +107,7 @@ class Installer:
         self._gatherer = Gatherer(changes.folder, source)
         self._catalog = catalog
         self._unloader = unloader
+        self._stopped: dict[str, Recipe] = {}
 
     async def install(self, request: InstallRequest, report: Report) -> Installed:
         """Install a model, or bring what is installed of that name to what it is to be.
@@ -120,8 +125,13 @@ class Installer:
         """
         report(JobProgress(phase="resolving"))
         recipe = await self._resolver.resolve(request)
+        self._stopped.pop(_key(request), None)
         self._check_name(recipe)
-        publishing = await self._publish(recipe, Told(recipe.files, report))
+        try:
+            publishing = await self._publish(recipe, Told(recipe.files, report))
+        except asyncio.CancelledError:
+            self._stopped[_key(request)] = recipe
+            raise
         # It is installed now, whoever wants to call that off.
         freed = await uninterrupted(self._settle(recipe, publishing))
         return Installed(
@@ -157,13 +167,20 @@ class Installer:
                         raise InstallFailedError(message, model=recipe.name) from error
                 else:
                     return publishing
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                # It was called off while it could not be, and in the end nothing was put in place.
+                raise asyncio.CancelledError
 
     async def discard(self, request: InstallRequest) -> None:
-        """Throw away what an installation that did not end has fetched. What cannot be found out stays."""
-        try:
-            recipe = await self._resolver.resolve(request)
-        except LocalplaneError:
-            return
+        """Throw away what an installation that did not end has fetched. What cannot be found out soon stays."""
+        recipe = self._stopped.pop(_key(request), None)
+        if recipe is None:
+            try:
+                # Perhaps it is cancelled because just that takes for ever.
+                async with asyncio.timeout(LOOK_SECONDS):
+                    recipe = await self._resolver.resolve(request)
+            except (LocalplaneError, TimeoutError):
+                return
         await self._gatherer.discard(recipe.files)
 
     def _check_name(self, recipe: Recipe) -> None:
@@ -176,6 +193,10 @@ class Installer:
                     f"cannot install {recipe.name}: {model.config_file} has a model of that name"
                 )
                 raise AlreadyExistsError(message, model=recipe.name, file=model.config_file or "")
+
+
+def _key(request: InstallRequest) -> str:
+    return json.dumps(request.to_json(), sort_keys=True, default=str)
 
 
 class _Publishing:
