@@ -299,6 +299,8 @@ class Transfer:
                 raise TransferError("the server sent another part than it was asked for")
             if total is None:
                 raise _AgainError("the server does not tell the file's size", is_plain=True)
+            if last >= total:
+                raise TransferError("the server sent more than it says the file has")
             end: int | None = last + 1
         elif answer.status == _OK and at == 0 and not self._part.ranges.size:
             self._is_plain = True
