@@ -257,11 +257,14 @@ async def running(
                 proxies=Proxies.from_environment(environment),
             )
         )
+        source_check = SourceCheck(
+            policy, endpoints, file_roots=[models_dir], offline=settings.offline
+        )
         galleries = Galleries(
             settings.galleries,
             records=SqliteGalleryRecords(database),
             reader=downloader,
-            check=SourceCheck(policy, endpoints, file_roots=[models_dir], offline=settings.offline),
+            check=source_check,
             folder=settings.data_dir / "galleries",
             run=detached,
             offline=settings.offline,
@@ -329,6 +332,7 @@ async def running(
                 AvailableModels(galleries, catalog),
                 jobs,
                 planner,
+                look=source_check.look,
                 public_url=settings.public_url,
             ),
             inference=InferenceServicer(

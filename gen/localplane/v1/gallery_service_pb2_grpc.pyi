@@ -65,7 +65,8 @@ class GalleryServiceStub:
     What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
     itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
     cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
-    A model that no gallery has is a job that fails with `MODEL_NOT_IN_GALLERY`.
+    `SOURCE_REFUSED` when a URL in it says itself that nothing may be fetched from there. A model that no gallery has is a
+    job that fails with `MODEL_NOT_IN_GALLERY`.
     """
     PlanModel: _grpc.UnaryUnaryMultiCallable[_gallery_service_pb2.PlanModelRequest, _gallery_pb2.ModelPlan]
     """Tells what ApplyModel would do with the same request, without fetching what is large and without changing anything.
@@ -118,7 +119,8 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
     itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
     cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
-    A model that no gallery has is a job that fails with `MODEL_NOT_IN_GALLERY`.
+    `SOURCE_REFUSED` when a URL in it says itself that nothing may be fetched from there. A model that no gallery has is a
+    job that fails with `MODEL_NOT_IN_GALLERY`.
     """
     PlanModel: _aio.UnaryUnaryMultiCallable[_gallery_service_pb2.PlanModelRequest, _gallery_pb2.ModelPlan]  # type: ignore[assignment]
     """Tells what ApplyModel would do with the same request, without fetching what is large and without changing anything.
@@ -198,7 +200,8 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
         itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
         cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
-        A model that no gallery has is a job that fails with `MODEL_NOT_IN_GALLERY`.
+        `SOURCE_REFUSED` when a URL in it says itself that nothing may be fetched from there. A model that no gallery has is a
+        job that fails with `MODEL_NOT_IN_GALLERY`.
         """
 
     @_abc_1.abstractmethod

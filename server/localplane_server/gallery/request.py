@@ -99,6 +99,12 @@ class InstallRequest:
         named = (self.config_file or {}).get("name")
         return target(str(named)) if named else self.config_url or self.url
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The URLs in it from which something will be fetched."""
+        base = "" if self.id else self.config_url or self.url
+        return (*((base,) if base else ()), *(one.uri for one in self.files))
+
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> InstallRequest:
         """Return the request that a JSON object stands for. Keys that are not known are ignored, as LocalAI does.
