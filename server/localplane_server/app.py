@@ -282,6 +282,7 @@ async def running(
             resolver,
             downloader,
             programs,
+            catalog=catalog,
             beginnings=downloader,
             context_size=settings.context_size,
         )

@@ -136,8 +136,9 @@ class GalleryServiceServicer:
 
         Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
         the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
-        model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
-        may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+        model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `ALREADY_EXISTS` when a configuration has the
+        name that was not installed under it, `SOURCE_REFUSED` when a file is where nothing may be fetched from,
+        `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

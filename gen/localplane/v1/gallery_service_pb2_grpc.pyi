@@ -73,8 +73,9 @@ class GalleryServiceStub:
 
     Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
     the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
-    model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
-    may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+    model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `ALREADY_EXISTS` when a configuration has the
+    name that was not installed under it, `SOURCE_REFUSED` when a file is where nothing may be fetched from,
+    `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
     """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_gallery_service_pb2.DeleteModelRequest, _job_pb2.JobReference]
     """Deletes a model and answers at once with the job that does it; JobService tells what becomes of it.
@@ -127,8 +128,9 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
 
     Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
     the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
-    model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
-    may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+    model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `ALREADY_EXISTS` when a configuration has the
+    name that was not installed under it, `SOURCE_REFUSED` when a file is where nothing may be fetched from,
+    `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
     """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_gallery_service_pb2.DeleteModelRequest, _job_pb2.JobReference]  # type: ignore[assignment]
     """Deletes a model and answers at once with the job that does it; JobService tells what becomes of it.
@@ -214,8 +216,9 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
         the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
-        model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
-        may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+        model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `ALREADY_EXISTS` when a configuration has the
+        name that was not installed under it, `SOURCE_REFUSED` when a file is where nothing may be fetched from,
+        `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
         """
 
     @_abc_1.abstractmethod

@@ -119,14 +119,14 @@ class Installer:
 
         Raises:
             ModelNotInGalleryError: If no gallery has the model.
-            AlreadyExistsError: If another configuration has the name.
+            AlreadyExistsError: If a configuration has the name that was not installed under it.
             InvalidArgumentError: If it is not to be installed as it is asked for.
             LocalplaneError: If a file cannot be had, or not be put in place. Everything is as it was then.
         """
         report(JobProgress(phase="resolving"))
         recipe = await self._resolver.resolve(request)
         self._stopped.pop(_key(request), None)
-        self._check_name(recipe)
+        check_name_is_free(recipe, self._catalog, self._folder)
         try:
             publishing = await self._publish(recipe, Told(recipe.files, report))
         except asyncio.CancelledError:
@@ -183,16 +183,27 @@ class Installer:
                 return
         await self._gatherer.discard(recipe.files)
 
-    def _check_name(self, recipe: Recipe) -> None:
-        if recipe.configuration is None:
-            return
-        for model in self._catalog.configured():
-            is_taken = recipe.name == model.name or recipe.name in model.aliases
-            if is_taken and model.config_file != configuration_file(recipe.name):
-                message = (
-                    f"cannot install {recipe.name}: {model.config_file} has a model of that name"
-                )
-                raise AlreadyExistsError(message, model=recipe.name, file=model.config_file or "")
+
+def check_name_is_free(recipe: Recipe, catalog: ModelCatalog, folder: ModelsFolder) -> None:
+    """Check that nothing but an earlier installation of the name goes when a model is installed.
+
+    Raises:
+        AlreadyExistsError: If a configuration has the name that was not installed under it.
+    """
+    if recipe.configuration is None:
+        return
+    own = configuration_file(recipe.name)
+    for model in catalog.configured():
+        is_taken = recipe.name == model.name or recipe.name in model.aliases
+        if is_taken and model.config_file != own:
+            message = f"cannot install {recipe.name}: {model.config_file} has a model of that name"
+            raise AlreadyExistsError(message, model=recipe.name, file=model.config_file or "")
+    if folder.stat(own) is not None and folder.stat(gallery_file(recipe.name)) is None:
+        message = (
+            f"cannot install {recipe.name}: {own} was not installed but written by somebody;"
+            " give another name, or delete that model first"
+        )
+        raise AlreadyExistsError(message, model=recipe.name, file=own)
 
 
 def _key(request: InstallRequest) -> str:

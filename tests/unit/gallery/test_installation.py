@@ -308,6 +308,18 @@ class TestFailure:
         other.unlink()
         workshop.catalog.reload()
 
+    async def test_written_by_hand(self, workshop: Workshop) -> None:
+        """Somebody wrote a configuration of the name. It stays, whether or not it can be used."""
+        mine = workshop.root / "mine.yaml"
+        for text in ("name: mine\nbackend: llama\n", "name: [broken"):
+            mine.write_text(text)
+            workshop.catalog.reload()
+            with pytest.raises(AlreadyExistsError, match=r"mine\.yaml was not installed"):
+                await workshop.install(**workshop.model("mine"))
+            assert text == mine.read_text()
+        mine.unlink()
+        workshop.catalog.reload()
+
     async def test_wrong_configuration(self, workshop: Workshop) -> None:
         """The configuration could not be used once it is there."""
         with pytest.raises(InvalidArgumentError, match="context_size"):

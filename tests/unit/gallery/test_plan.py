@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
-from localplane_server.errors import ModelNotInGalleryError, SourceRefusedError
+from localplane_server.errors import (
+    AlreadyExistsError,
+    ModelNotInGalleryError,
+    SourceRefusedError,
+)
 from localplane_server.gallery.entry import GalleryFile
 from localplane_server.gallery.gguf import Kind, number, string
 from localplane_server.gallery.plan import BackendPresence, FilePresence, Plan, Planner
@@ -67,6 +71,7 @@ def plan(workshop: Workshop, beginnings: Beginnings) -> Callable[..., Any]:
         workshop.resolver,
         workshop.source,
         programs,
+        catalog=workshop.catalog,
         beginnings=beginnings,
     )
 
@@ -78,6 +83,17 @@ def plan(workshop: Workshop, beginnings: Beginnings) -> Callable[..., Any]:
         return found
 
     return plan
+
+
+class TestName:
+    async def test_of_another(self, workshop: Workshop, plan: Callable[..., Any]) -> None:
+        """What an installation would not replace, it is not planned to replace."""
+        for file in ("mine.yaml", "other.yml"):
+            (workshop.root / file).write_text("name: mine\nbackend: llama\n")
+            workshop.catalog.reload()
+            with pytest.raises(AlreadyExistsError, match=file):
+                await plan(**workshop.model("mine", HEADER))
+            (workshop.root / file).unlink()
 
 
 class TestFiles:
@@ -103,6 +119,7 @@ class TestFiles:
         (workshop.root / "tiny.gguf").write_bytes(HEADER)
         (workshop.root / "more.bin").write_bytes(b"x")
         (workshop.root / "tiny.yaml").write_text("name: tiny")
+        (workshop.root / "._gallery_tiny.yaml").write_text("name: tiny")
 
         found = await plan(**request)
 
