@@ -429,6 +429,21 @@ async def test_asked_for_while_paused(tmp_path: Path) -> None:
     assert job.id == again.id
 
 
+async def test_asked_for_while_pausing(tmp_path: Path) -> None:
+    """Asking again for what is just being paused lets it go on: whoever asked last wants it."""
+    async with service(tmp_path) as one:
+        job = await one.install("a")
+        await one.reached(job, JobState.RUNNING)
+        pausing = asyncio.create_task(one.jobs.pause(job.id))
+        await asyncio.sleep(0)
+        again = await one.install("a")
+        await one.reached(job, JobState.RUNNING)
+        await pausing
+
+    assert job.id == again.id
+    assert ["a", "a"] == one.work.begun
+
+
 async def test_finished_is_finished(tmp_path: Path) -> None:
     """Nothing can be done to a job that came to its end."""
     async with service(tmp_path) as one:
