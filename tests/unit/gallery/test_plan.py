@@ -275,6 +275,12 @@ class TestMemory:
             (b"GGUF" + struct.pack("<IQQ", 9, 0, 0), "version 9"),
             (b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "does not say what it is"),
             (HEADER[:70], "does not say its block_count"),
+            (
+                HEADER.replace(struct.pack("<I", 2), struct.pack("<I", 0xFFFFFFFF)).replace(
+                    struct.pack("<I", 64), struct.pack("<I", 0xFFFFFFFF)
+                ),
+                "claims what no machine could hold",
+            ),
             (b"GGUF" + struct.pack("<IQQ", 3, 0, 1 << 60), "too much metadata"),
         ],
     )
