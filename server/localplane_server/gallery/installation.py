@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import shutil
 import stat
 from collections.abc import Mapping
@@ -38,6 +39,8 @@ from localplane_server.gallery.resolution import Resolver
 from localplane_server.jobs.progress import JobProgress
 from localplane_server.jobs.work import Report
 from localplane_server.models.catalog import ModelCatalog
+
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 """How often files are gathered when somebody else takes or changes them meanwhile."""
@@ -145,10 +148,20 @@ class Installer:
         )
 
     async def _settle(self, recipe: Recipe, publishing: _Publishing) -> int | None:
-        await self._gatherer.discard(
-            [one for one in recipe.files if one.filename in publishing.gathered.fetched]
-        )
-        return await self._unloader.unload(recipe.name)
+        """Clear up after files were put in place. Whatever fails now, the model is installed."""
+        fetched = [one for one in recipe.files if one.filename in publishing.gathered.fetched]
+        try:
+            await self._gatherer.discard(fetched)
+        except Exception:
+            # It is removed when it is old.
+            log.exception("cannot throw away what was fetched", extra={"model": recipe.name})
+        try:
+            return await self._unloader.unload(recipe.name)
+        except Exception:
+            log.exception(
+                "a model was installed anew and cannot be unloaded", extra={"model": recipe.name}
+            )
+            return None
 
     async def _publish(self, recipe: Recipe, told: Told) -> _Publishing:
         attempts = 0

@@ -157,6 +157,26 @@ class TestAgain:
         assert [64] == seen
         assert ["tiny"] == workshop.loaded.unloaded
 
+    async def test_not_unloaded(
+        self,
+        workshop: Workshop,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """What is in place is installed, even if nothing can be cleared up afterwards."""
+
+        async def failing(*_given: Any, **_options: Any) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(workshop.loaded, "unload", failing)
+        monkeypatch.setattr(workshop.source, "discard", failing)
+
+        done = await workshop.install(**workshop.model("tiny"))
+
+        assert not done.was_loaded
+        assert ["tiny"] == workshop.models()
+        assert 2 == len(caplog.records)
+
 
 class TestArchives:
     async def test_unpacked(self, workshop: Workshop) -> None:
