@@ -258,11 +258,14 @@ async def running(
                 proxies=Proxies.from_environment(environment),
             )
         )
+        source_check = SourceCheck(
+            policy, endpoints, file_roots=[models_dir], offline=settings.offline
+        )
         galleries = Galleries(
             settings.galleries,
             records=SqliteGalleryRecords(database),
             reader=downloader,
-            check=SourceCheck(policy, endpoints, file_roots=[models_dir], offline=settings.offline),
+            check=source_check,
             folder=settings.data_dir / "galleries",
             run=detached,
             offline=settings.offline,
@@ -281,6 +284,7 @@ async def running(
             resolver,
             downloader,
             programs,
+            catalog=catalog,
             beginnings=downloader,
             context_size=settings.context_size,
         )
@@ -331,6 +335,7 @@ async def running(
                 AvailableModels(galleries, catalog),
                 jobs,
                 planner,
+                look=source_check.look,
                 public_url=settings.public_url,
             ),
             inference=InferenceServicer(

@@ -240,12 +240,34 @@ async def test_unknown_job(transport: Transport, job_id: str) -> None:
 async def test_fifty_applies(transport: Transport, files: FileServer, name: str) -> None:
     """Fifty who ask at once get one job, and the file is fetched once."""
     request = apply_request(files, name)
+    # It is not over before the last one asks.
+    files.allow(files.sent)
     ids = await asyncio.gather(*[apply(transport, request) for _ in range(50)])
+    files.allow(None)
     await finished(transport, ids[0])
 
     assert 1 == len(set(ids))
     fetched = sum(asked.sent for asked in files.fetched(f"/{name}.bin"))
     assert len(files.files[f"/{name}.bin"].content) == fetched
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://10.0.0.1/x", "http://host/x", "file:///etc/passwd", "ftp://host/x"]
+)
+async def test_refused_source(transport: Transport, name: str, uri: str) -> None:
+    """Where a URL says itself that nothing may be fetched from there, the call is refused and no job begins."""
+    for fields in (
+        {"url": uri},
+        {"config_url": uri},
+        {"id": "smollm2", "files": [gallery_pb2.GalleryFile(filename=name, uri=uri)]},
+    ):
+        with pytest.raises(CallError) as caught:
+            await apply(transport, gallery_service_pb2.ApplyModelRequest(name=name, **fields))
+        assert "SOURCE_REFUSED" == caught.value.reason
+        assert caught.value.code in (grpc.StatusCode.INVALID_ARGUMENT, 400)
+    jobs = await transport.call("JobService.ListJobs", job_service_pb2.ListJobsRequest())
+
+    assert name not in {job.gallery_model_name for job in jobs.jobs.values()}
 
 
 async def test_request_id(transport: Transport, files: FileServer, name: str) -> None:

@@ -111,13 +111,20 @@ class TestPlanModel:
         assert not found.HasField("memory")
         assert found.memory_unknown
 
-    async def test_installed(self, transport: Transport) -> None:
-        """A model that is there is told as such."""
+    async def test_installed(self, transport: Transport, models_folder: Path) -> None:
+        """A model that is installed is told as such; one that was written by hand is not to be replaced."""
         message = pb.PlanModelRequest(name="tiny")
         message.config_file.update({"backend": "nowhere-else"})
+        installed = models_folder / "._gallery_tiny.yaml"
 
+        with pytest.raises(CallError) as caught:
+            await plan(transport, message)
+        installed.write_text("name: tiny\n")
         found = await plan(transport, message)
+        installed.unlink()
 
+        assert "ALREADY_EXISTS" == caught.value.reason
+        assert "tiny.yaml" == caught.value.metadata["file"]
         assert found.installed
         assert (0, 0) == (found.total_bytes, found.fetch_bytes)
         assert gallery_pb2.BACKEND_PRESENCE_MISSING == found.backend_presence

@@ -15,7 +15,14 @@ import yaml
 import file_server
 from e2e.test_cli import Terminal, document, run
 from file_server import FileServer
-from localplane_server.cli.session import ERROR, INTERRUPTED, NOT_FOUND, UNREACHABLE, USAGE
+from localplane_server.cli.session import (
+    ERROR,
+    INTERRUPTED,
+    NOT_FOUND,
+    TRY_AGAIN,
+    UNREACHABLE,
+    USAGE,
+)
 from served import Served, served
 
 MIB = 1 << 20
@@ -161,7 +168,7 @@ def test_pause_resume_and_cancel(service: Served, files: FileServer) -> None:
     listed = run(service, "models", "jobs", "list", "--all")
 
     assert (0, f"paused: installation of {url}\n") == (paused.returncode, paused.stdout)
-    assert 0 == code
+    assert TRY_AGAIN == code
     assert f"localplane models jobs resume {job_id}" in terminal.shown
     assert (0, f"resumed: installation of {url}\n") == (resumed.returncode, resumed.stdout)
     assert (0, f"cancelled: installation of {url}\n") == (cancelled.returncode, cancelled.stdout)

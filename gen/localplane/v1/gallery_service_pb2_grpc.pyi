@@ -65,15 +65,17 @@ class GalleryServiceStub:
     What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
     itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
     cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
-    A model that no gallery has is a job that fails with `MODEL_NOT_IN_GALLERY`.
+    `SOURCE_REFUSED` when a URL in it says itself that nothing may be fetched from there. A model that no gallery has is a
+    job that fails with `MODEL_NOT_IN_GALLERY`.
     """
     PlanModel: _grpc.UnaryUnaryMultiCallable[_gallery_service_pb2.PlanModelRequest, _gallery_pb2.ModelPlan]
     """Tells what ApplyModel would do with the same request, without fetching what is large and without changing anything.
 
     Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
     the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
-    model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
-    may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+    model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `ALREADY_EXISTS` when a configuration has the
+    name that was not installed under it, `SOURCE_REFUSED` when a file is where nothing may be fetched from,
+    `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
     """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_gallery_service_pb2.DeleteModelRequest, _job_pb2.JobReference]
     """Deletes a model and answers at once with the job that does it; JobService tells what becomes of it.
@@ -118,15 +120,17 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
     itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
     cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
-    A model that no gallery has is a job that fails with `MODEL_NOT_IN_GALLERY`.
+    `SOURCE_REFUSED` when a URL in it says itself that nothing may be fetched from there. A model that no gallery has is a
+    job that fails with `MODEL_NOT_IN_GALLERY`.
     """
     PlanModel: _aio.UnaryUnaryMultiCallable[_gallery_service_pb2.PlanModelRequest, _gallery_pb2.ModelPlan]  # type: ignore[assignment]
     """Tells what ApplyModel would do with the same request, without fetching what is large and without changing anything.
 
     Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
     the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
-    model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
-    may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+    model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `ALREADY_EXISTS` when a configuration has the
+    name that was not installed under it, `SOURCE_REFUSED` when a file is where nothing may be fetched from,
+    `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
     """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_gallery_service_pb2.DeleteModelRequest, _job_pb2.JobReference]  # type: ignore[assignment]
     """Deletes a model and answers at once with the job that does it; JobService tells what becomes of it.
@@ -198,7 +202,8 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
         itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
         cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
-        A model that no gallery has is a job that fails with `MODEL_NOT_IN_GALLERY`.
+        `SOURCE_REFUSED` when a URL in it says itself that nothing may be fetched from there. A model that no gallery has is a
+        job that fails with `MODEL_NOT_IN_GALLERY`.
         """
 
     @_abc_1.abstractmethod
@@ -211,8 +216,9 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
         the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
-        model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
-        may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+        model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `ALREADY_EXISTS` when a configuration has the
+        name that was not installed under it, `SOURCE_REFUSED` when a file is where nothing may be fetched from,
+        `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
         """
 
     @_abc_1.abstractmethod

@@ -11,7 +11,14 @@ from google.protobuf import json_format
 from localplane.v1 import job_pb2
 from localplane_client import Client, LocalplaneError
 from localplane_server.cli.job_progress import JobProgress, clock
-from localplane_server.cli.session import ERROR, INTERRUPTED, Session, client_options, rest_json
+from localplane_server.cli.session import (
+    ERROR,
+    INTERRUPTED,
+    TRY_AGAIN,
+    Session,
+    client_options,
+    rest_json,
+)
 from localplane_server.cli.text import UNKNOWN, facts, printable, since, size, table
 
 SHOWN = 20
@@ -91,7 +98,7 @@ def resume_job(uuid: str, session: Session) -> None:
 
 
 def follow(session: Session, client: Client, uuid: str) -> None:
-    """Show a job until it stands still, then say what came of it; leave with exit code 1 if that is nothing good.
+    """Show a job until it stands still, then say what came of it; leave with exit code 0 only if it is done.
 
     After Ctrl-C, and when the service goes away, it says how the job can be found again.
     """
@@ -133,6 +140,9 @@ def _way_back(uuid: str, what: str) -> str:
 def _finish(session: Session, job: job_pb2.Job) -> None:
     if job.state in (job_pb2.JOB_STATE_COMPLETED, job_pb2.JOB_STATE_PAUSED):
         session.write(job, _outcome(job))
+        if job.state == job_pb2.JOB_STATE_PAUSED:
+            # Nothing is wrong, and nothing is installed or deleted either.
+            raise click.exceptions.Exit(TRY_AGAIN)
         return
     if session.is_json:
         session.write_json(rest_json(job))

@@ -17,7 +17,7 @@ from localplane_server.downloads.patience import Patience, TransferError, persis
 from localplane_server.downloads.pip_settings import PipSettings
 from localplane_server.downloads.proxies import Proxies
 from localplane_server.downloads.sources import PackageSource
-from localplane_server.downloads.web import Answer, WebClient
+from localplane_server.downloads.web import Answer, WebClient, told_size
 from localplane_server.errors import DownloadFailedError
 
 _JSON = "application/vnd.pypi.simple.v1+json"
@@ -133,12 +133,11 @@ async def _listed(web: WebClient, index: str, project: str) -> list[Wheel]:
 
 def _of_json(answer: Answer, content: bytes) -> Iterable[Wheel]:
     for file in json.loads(content)["files"]:
-        size = file.get("size")
         yield Wheel(
             file_name=str(file["filename"]),
             url=urldefrag(urljoin(answer.url, file["url"])).url,
             sha256=_checked(str(file.get("hashes", {}).get("sha256", ""))),
-            size_bytes=size if isinstance(size, int) else None,
+            size_bytes=told_size(file.get("size")),
         )
 
 

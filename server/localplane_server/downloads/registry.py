@@ -15,7 +15,7 @@ from localplane_server.downloads.credentials import Credentials, bearer
 from localplane_server.downloads.patience import TransferError
 from localplane_server.downloads.sources import RegistrySource
 from localplane_server.downloads.transfer import Located
-from localplane_server.downloads.web import WebClient
+from localplane_server.downloads.web import WebClient, told_size
 from localplane_server.errors import DownloadFailedError, SourceRefusedError
 
 _INDEXES = (
@@ -65,8 +65,8 @@ class Registry:
         layer = _layer(manifest.get("layers"), source)
         digest = layer["digest"]
         found = _DIGEST.fullmatch(digest)
-        size = layer.get("size")
-        if found is None or not isinstance(size, int):
+        size = told_size(layer.get("size"))
+        if found is None or size is None:
             raise TransferError("its manifest has a layer without SHA-256 or size", is_lasting=True)
         return Located(
             url=f"{base}/blobs/{digest}",

@@ -16,7 +16,7 @@ from localplane_server.downloads.patience import Patience, TransferError, persis
 from localplane_server.downloads.progress import FileProgress, Phase
 from localplane_server.downloads.ranges import Span
 from localplane_server.downloads.staging import Identity, StagedPart
-from localplane_server.downloads.web import Answer, WebClient, check_beginning
+from localplane_server.downloads.web import Answer, WebClient, check_beginning, told_size
 from localplane_server.errors import DigestMismatchError, DownloadFailedError
 
 BLOCK_BYTES = 1024 * 1024
@@ -299,6 +299,8 @@ class Transfer:
                 raise TransferError("the server sent another part than it was asked for")
             if total is None:
                 raise _AgainError("the server does not tell the file's size", is_plain=True)
+            if last >= total:
+                raise TransferError("the server sent more than it says the file has")
             end: int | None = last + 1
         elif answer.status == _OK and at == 0 and not self._part.ranges.size:
             self._is_plain = True
@@ -405,7 +407,7 @@ def _content_range(answer: Answer) -> tuple[int | None, int | None, int | None]:
     found = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", ""))
     if found is None:
         return None, None, None
-    first, last, total = (int(one) if one and one != "*" else None for one in found.groups())
+    first, last, total = map(told_size, found.groups())
     return first, last, total
 
 

@@ -26,6 +26,8 @@ from localplane_server.errors import OfflineError, SourceRefusedError
 
 MOST_REDIRECTS = 10
 """How many are followed in a row."""
+LARGEST_FILE = 1 << 50
+"""Bytes. Nothing that says that it is larger is believed."""
 
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _PASSING = frozenset({408, 421, 425, 429, 500, 502, 503, 504})
@@ -54,17 +56,24 @@ class Answer:
 
     @property
     def length(self) -> int | None:
-        """How many bytes the body has. None if the server does not say."""
-        value = self.headers.get("content-length", "")
-        return int(value) if value.isdecimal() else None
+        """How many bytes the body has. None if the server does not say.
+
+        Raises:
+            TransferError: If no file is as large as it says.
+        """
+        return told_size(self.headers.get("content-length", ""))
 
     @property
     def whole_length(self) -> int | None:
-        """How many bytes the file has of which this may be a part. None if the server does not say."""
+        """How many bytes the file has of which this may be a part. None if the server does not say.
+
+        Raises:
+            TransferError: If no file is as large as it says.
+        """
         told = self.headers.get("content-range", "").rpartition("/")[2]
         if self.status == 200:  # noqa: PLR2004 - of HTTP
             return self.length
-        return int(told) if told.isdecimal() else None
+        return told_size(told)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Give the body as it arrives.
@@ -316,6 +325,22 @@ def retry_after(value: str) -> float | None:
     with contextlib.suppress(ValueError, TypeError):
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     return None
+
+
+def told_size(told: object) -> int | None:
+    """Return the size that somebody tells of a file, as a number or in digits. None if that tells none.
+
+    Raises:
+        TransferError: If no file is as large.
+    """
+    if isinstance(told, str):
+        # A number of any length takes any time to read.
+        told = int(told[:20]) if told.isdecimal() else None
+    if isinstance(told, bool) or not isinstance(told, int) or told < 0:
+        return None
+    if told > LARGEST_FILE:
+        raise TransferError(f"it is said to have {told} bytes or more", is_lasting=True)
+    return told
 
 
 async def _status_error(answer: Answer) -> TransferError:

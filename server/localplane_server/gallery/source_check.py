@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import SplitResult
 
 from localplane_server.downloads.addresses import AddressPolicy, default_port
 from localplane_server.downloads.connections import Resolve, resolve
@@ -41,17 +42,14 @@ class SourceCheck:
         self._resolve = find
 
     async def __call__(self, uri: str, /) -> None:
-        """Look at a URL.
+        """Look at a URL, and at where the name in it leads.
 
         Raises:
             SourceRefusedError: If nothing may be fetched from there.
         """
-        source = parse_source(uri, self._endpoints)
-        if isinstance(source, FileSource):
-            self._check_path(uri, source.path)
-        if not isinstance(source, WebSource):
+        parts = self.look(uri)
+        if parts is None:
             return
-        parts = self._policy.check_url(source.url)
         host = parts.hostname or ""
         port = parts.port or default_port(parts.scheme)
         if self._offline:
@@ -62,6 +60,17 @@ class SourceCheck:
             # Galleries need not be reachable.
             return
         self._policy.reachable(host, port, addresses)
+
+    def look(self, uri: str) -> SplitResult | None:
+        """Look at a URL itself, which is done at once; return its parts if it leads to a host.
+
+        Raises:
+            SourceRefusedError: If nothing may be fetched from there, whatever the name in it stands for.
+        """
+        source = parse_source(uri, self._endpoints)
+        if isinstance(source, FileSource):
+            self._check_path(uri, source.path)
+        return self._policy.check_url(source.url) if isinstance(source, WebSource) else None
 
     def _check_path(self, uri: str, path: str) -> None:
         resolved = Path(path).resolve()

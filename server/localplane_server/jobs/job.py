@@ -90,6 +90,11 @@ TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = {
 """Where each event leads from each state. What is not here cannot happen."""
 
 
+def _writable(text: str) -> str:
+    """Return a text without what UTF-8 has no word for: whoever failed may repeat what strangers said."""
+    return text.encode(errors="replace").decode()
+
+
 @dataclass(frozen=True, slots=True)
 class JobError:
     """Why a job failed."""
@@ -105,7 +110,8 @@ class JobError:
     def of(cls, error: BaseException) -> JobError:
         """Return what can be told of an error. Of one that nobody foresaw, that is nothing."""
         if isinstance(error, LocalplaneError):
-            return cls(error.message, error.reason, dict(error.metadata))
+            metadata = {key: _writable(value) for key, value in error.metadata.items()}
+            return cls(_writable(error.message), error.reason, metadata)
         return cls("internal error", LocalplaneError.reason)
 
 

@@ -174,7 +174,10 @@ class Jobs:
         job = self._queue.twin(kind, target, request)
         if job is not None and self._runner.is_being_cancelled(job):
             job = None
-        is_resumed = job is not None and job.state is JobState.PAUSED
+        # One that is about to be paused is in time only to be let go on again.
+        is_resumed = job is not None and (
+            job.state is JobState.PAUSED or self._runner.is_leaving(job)
+        )
         if key is not None:
             known = self._queue.get(self._request_ids.job_of(key, now))
             if known is not None:

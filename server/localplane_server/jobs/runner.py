@@ -205,7 +205,7 @@ class JobRunner:
         result: Mapping[str, Any] | None = None,
         error: JobError | None = None,
     ) -> None:
-        if event is JobEvent.CANCEL:
+        if event is JobEvent.CANCEL and self._queue.known(job_id).runs:
             await self._discard(self._queue.known(job_id))
         before = self._queue.known(job_id)
         job = before.after(event, self._now())

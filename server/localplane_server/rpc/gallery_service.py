@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from localplane.v1 import (
@@ -42,12 +43,24 @@ class GalleryServicer(gallery_service_pb2_grpc.GalleryServiceServicer):
         jobs: Jobs,
         planner: Planner,
         *,
+        look: Callable[[str], object],
         public_url: str | None,
     ) -> None:
+        """Set up.
+
+        Args:
+            galleries: The galleries.
+            available: What is in them.
+            jobs: Install and delete.
+            planner: Tells what an installation would come to.
+            look: Refuses a URL from which nothing may be fetched, as far as the URL itself tells.
+            public_url: Where the service is reached, if not where a request says.
+        """
         self._galleries = galleries
         self._available = available
         self._jobs = jobs
         self._planner = planner
+        self._look = look
         self._public_url = public_url
 
     async def ListGalleries(
@@ -85,6 +98,8 @@ class GalleryServicer(gallery_service_pb2_grpc.GalleryServiceServicer):
         self, request: gallery_service_pb2.ApplyModelRequest, context: Any
     ) -> job_pb2.JobReference:
         wanted = install_request(request)
+        for uri in wanted.sources:
+            self._look(uri)
         job = await self._jobs.submit(
             INSTALL, wanted.target, wanted.to_json(), request_id=_request_id(request, context)
         )

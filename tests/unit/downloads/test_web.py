@@ -11,7 +11,8 @@ from file_server import FileServer
 from localplane_server.downloads.addresses import AddressPolicy
 from localplane_server.downloads.credentials import Credentials, bearer
 from localplane_server.downloads.downloader import Downloader
-from localplane_server.downloads.web import retry_after
+from localplane_server.downloads.patience import TransferError
+from localplane_server.downloads.web import retry_after, told_size
 from localplane_server.errors import DownloadFailedError, OfflineError, SourceRefusedError
 from unit.downloads.conftest import Make
 
@@ -139,3 +140,12 @@ class TestRetryAfter:
         seconds = retry_after(then.strftime("%a, %d %b %Y %H:%M:%S GMT"))
         assert seconds is not None
         assert 200 < seconds <= 300
+
+
+def test_told_size() -> None:
+    """What tells no size is none; a size that no file has is refused, however it is written."""
+    assert [0, 7, 7] == [told_size(one) for one in (0, 7, "7")]
+    assert {None} == {told_size(one) for one in (None, "", "-1", "x", -1, True, 1.5)}
+    for large in (1 << 60, str(1 << 60), "9" * 5000):
+        with pytest.raises(TransferError, match="is said to have"):
+            told_size(large)

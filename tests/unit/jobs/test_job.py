@@ -85,3 +85,11 @@ def test_errors() -> None:
 
     assert ("MODEL_NOT_FOUND", {"model": "x"}) == (known.reason, known.metadata)
     assert JobError("internal error", "INTERNAL") == JobError.of(RuntimeError("secret"))
+
+
+def test_errors_with_what_cannot_be_written() -> None:
+    """An error that repeats half a character can be written down and told all the same."""
+    error = JobError.of(ModelNotFoundError("x\ud800"))
+
+    assert "x?" == error.metadata["model"]
+    assert error.message.encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Mapping
@@ -38,6 +39,8 @@ from localplane_server.models.configuration import (
     ConfigurationError,
     parse_mapping,
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ class Remover:
         deletion = _Deletion(target, self._folder)
         await self._changes.make(deletion.describe, model=target.served)
         # A call may have loaded it again in the meantime; from now on none can.
-        again = await uninterrupted(self._unloader.unload(target.served))
+        again = await uninterrupted(self._unload_again(target.served))
         if again is not None:
             freed = (freed or 0) + again
         return Removed(
@@ -138,6 +141,14 @@ class Remover:
             freed_bytes=deletion.freed_bytes,
             freed_memory_bytes=freed,
         )
+
+    async def _unload_again(self, model: str) -> int | None:
+        try:
+            return await self._unloader.unload(model)
+        except Exception:
+            # Its files are gone all the same.
+            log.exception("a deleted model cannot be unloaded", extra={"model": model})
+            return None
 
     def _target(self, name: str) -> _Target:
         flat = installed_name(name, field="model")

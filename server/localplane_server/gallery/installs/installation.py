@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
+import logging
 import shutil
 import stat
 from collections.abc import Mapping
@@ -42,8 +45,12 @@ from localplane_server.jobs.progress import JobProgress
 from localplane_server.jobs.work import Report
 from localplane_server.models.catalog import ModelCatalog
 
+log = logging.getLogger(__name__)
+
 ATTEMPTS = 3
 """How often files are gathered when somebody else takes or changes them meanwhile."""
+LOOK_SECONDS = 2.0
+"""How long whoever throws away what was fetched waits to hear what that is."""
 
 
 class Unloader(Protocol):
@@ -121,6 +128,7 @@ class Installer:
         self._catalog = catalog
         self._unloader = unloader
         self._scanner = scanner
+        self._stopped: dict[str, Recipe] = {}
 
     async def install(self, request: InstallRequest, report: Report) -> Installed:
         """Install a model, or bring what is installed of that name to what it is to be.
@@ -132,17 +140,22 @@ class Installer:
 
         Raises:
             ModelNotInGalleryError: If no gallery has the model.
-            AlreadyExistsError: If another configuration has the name.
+            AlreadyExistsError: If a configuration has the name that was not installed under it.
             InvalidArgumentError: If it is not to be installed as it is asked for.
             UnsafeFilesError: If a hub calls files unsafe where it comes from.
             LocalplaneError: If a file cannot be had, or not be put in place. Everything is as it was then.
         """
         report(JobProgress(phase="resolving"))
         recipe = await self._resolver.resolve(request)
-        self._check_name(recipe)
-        if self._scanner is not None:
-            await self._scanner.check(recipe.name, recipe.files)
-        publishing = await self._publish(recipe, Told(recipe.files, report))
+        self._stopped.pop(_key(request), None)
+        check_name_is_free(recipe, self._catalog, self._folder)
+        try:
+            if self._scanner is not None:
+                await self._scanner.check(recipe.name, recipe.files)
+            publishing = await self._publish(recipe, Told(recipe.files, report))
+        except asyncio.CancelledError:
+            self._stopped[_key(request)] = recipe
+            raise
         # It is installed now, whoever wants to call that off.
         freed = await uninterrupted(self._settle(recipe, publishing))
         return Installed(
@@ -156,10 +169,20 @@ class Installer:
         )
 
     async def _settle(self, recipe: Recipe, publishing: _Publishing) -> int | None:
-        await self._gatherer.discard(
-            [one for one in recipe.files if one.filename in publishing.gathered.fetched]
-        )
-        return await self._unloader.unload(recipe.name)
+        """Clear up after files were put in place. Whatever fails now, the model is installed."""
+        fetched = [one for one in recipe.files if one.filename in publishing.gathered.fetched]
+        try:
+            await self._gatherer.discard(fetched)
+        except Exception:
+            # It is removed when it is old.
+            log.exception("cannot throw away what was fetched", extra={"model": recipe.name})
+        try:
+            return await self._unloader.unload(recipe.name)
+        except Exception:
+            log.exception(
+                "a model was installed anew and cannot be unloaded", extra={"model": recipe.name}
+            )
+            return None
 
     async def _publish(self, recipe: Recipe, told: Told) -> _Publishing:
         attempts = 0
@@ -178,25 +201,47 @@ class Installer:
                         raise InstallFailedError(message, model=recipe.name) from error
                 else:
                     return publishing
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                # It was called off while it could not be, and in the end nothing was put in place.
+                raise asyncio.CancelledError
 
     async def discard(self, request: InstallRequest) -> None:
-        """Throw away what an installation that did not end has fetched. What cannot be found out stays."""
-        try:
-            recipe = await self._resolver.resolve(request)
-        except LocalplaneError:
-            return
+        """Throw away what an installation that did not end has fetched. What cannot be found out soon stays."""
+        recipe = self._stopped.pop(_key(request), None)
+        if recipe is None:
+            try:
+                # Perhaps it is cancelled because just that takes for ever.
+                async with asyncio.timeout(LOOK_SECONDS):
+                    recipe = await self._resolver.resolve(request)
+            except (LocalplaneError, TimeoutError):
+                return
         await self._gatherer.discard(recipe.files)
 
-    def _check_name(self, recipe: Recipe) -> None:
-        if recipe.configuration is None:
-            return
-        for model in self._catalog.configured():
-            is_taken = recipe.name == model.name or recipe.name in model.aliases
-            if is_taken and model.config_file != configuration_file(recipe.name):
-                message = (
-                    f"cannot install {recipe.name}: {model.config_file} has a model of that name"
-                )
-                raise AlreadyExistsError(message, model=recipe.name, file=model.config_file or "")
+
+def check_name_is_free(recipe: Recipe, catalog: ModelCatalog, folder: ModelsFolder) -> None:
+    """Check that nothing but an earlier installation of the name goes when a model is installed.
+
+    Raises:
+        AlreadyExistsError: If a configuration has the name that was not installed under it.
+    """
+    if recipe.configuration is None:
+        return
+    own = configuration_file(recipe.name)
+    for model in catalog.configured():
+        is_taken = recipe.name == model.name or recipe.name in model.aliases
+        if is_taken and model.config_file != own:
+            message = f"cannot install {recipe.name}: {model.config_file} has a model of that name"
+            raise AlreadyExistsError(message, model=recipe.name, file=model.config_file or "")
+    if folder.stat(own) is not None and folder.stat(gallery_file(recipe.name)) is None:
+        message = (
+            f"cannot install {recipe.name}: {own} was not installed but written by somebody;"
+            " give another name, or delete that model first"
+        )
+        raise AlreadyExistsError(message, model=recipe.name, file=own)
+
+
+def _key(request: InstallRequest) -> str:
+    return json.dumps(request.to_json(), sort_keys=True, default=str)
 
 
 class _Publishing:

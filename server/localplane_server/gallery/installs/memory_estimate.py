@@ -14,6 +14,8 @@ DEFAULT_CONTEXT = 4096
 """Tokens of context where neither the configuration nor the service says. The llama backend's default."""
 LARGEST_FIGURE = 1 << 40
 """No size of a model, nor any factor of one, is as large."""
+LARGEST_CACHE = 1 << 50
+"""Bytes. Neither is the product of them."""
 
 BYTES_OF_TYPE: Mapping[str, float] = {
     "f32": 4.0,
@@ -85,9 +87,12 @@ def estimate(header: bytes, weights_bytes: int, model: ModelConfig) -> MemoryEst
         key * _bytes_of(engine.get("CacheTypeKey"))
         + value * _bytes_of(engine.get("CacheTypeValue"))
     )
+    cache = int(context * per_token)
+    if cache > LARGEST_CACHE:
+        raise HeaderError("it claims what no machine could hold")
     return MemoryEstimate(
         weights_bytes=weights_bytes,
-        cache_bytes=int(context * per_token),
+        cache_bytes=cache,
         other_bytes=PROGRAM_BYTES,
         context_size=context,
     )

@@ -16,11 +16,13 @@ from localplane_server.gallery.checkpoints.gguf_header import HEADER_BYTES, Head
 from localplane_server.gallery.entry import GalleryFile
 from localplane_server.gallery.installs.file_names import configuration_file
 from localplane_server.gallery.installs.gathering import Gatherer, Source
+from localplane_server.gallery.installs.installation import check_name_is_free
 from localplane_server.gallery.installs.memory_estimate import MemoryEstimate, estimate
 from localplane_server.gallery.installs.models_folder import ModelsFolder
 from localplane_server.gallery.installs.recipe import Recipe
 from localplane_server.gallery.installs.request import InstallRequest
 from localplane_server.gallery.installs.resolution import Resolver
+from localplane_server.models.catalog import ModelCatalog
 from localplane_server.models.configuration import ModelConfig
 from localplane_server.supervision.programs import BackendProgram, Choice
 
@@ -145,6 +147,7 @@ class Planner:
         source: Source,
         backends: Backends,
         *,
+        catalog: ModelCatalog,
         beginnings: Beginnings | None = None,
         context_size: int | None = None,
     ) -> None:
@@ -156,6 +159,7 @@ class Planner:
             resolver: Makes recipes of requests.
             source: Where files come from.
             backends: The backends that can be used.
+            catalog: The models there are.
             beginnings: Where the beginnings of files come from. Without one, only files that are there are looked at.
             context_size: The context that models get whose configuration says nothing.
         """
@@ -163,6 +167,7 @@ class Planner:
         self._staging = staging
         self._resolver = resolver
         self._gatherer = Gatherer(folder, source)
+        self._catalog = catalog
         self._backends = backends
         self._beginnings = beginnings
         self._context_size = context_size
@@ -172,10 +177,12 @@ class Planner:
 
         Raises:
             ModelNotInGalleryError: If no gallery has the model.
+            AlreadyExistsError: If a configuration has the name that was not installed under it.
             InvalidArgumentError: If it would not be installed as it is asked for.
             LocalplaneError: If what the gallery refers to cannot be fetched.
         """
         recipe = await self._resolver.resolve(request)
+        check_name_is_free(recipe, self._catalog, self._folder)
         told = await self._gatherer.sizes(recipe.files)
         files = await asyncio.to_thread(
             lambda: tuple(

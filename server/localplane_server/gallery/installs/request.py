@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from localplane_server.downloads import addresses
 from localplane_server.errors import InvalidArgumentError
 from localplane_server.gallery.entry import GalleryFile
 from localplane_server.gallery.installs.file_names import (
@@ -97,7 +98,14 @@ class InstallRequest:
             gallery, at, name = self.id.partition("@")
             return target(name if at else gallery)
         named = (self.config_file or {}).get("name")
-        return target(str(named)) if named else self.config_url or self.url
+        # It is shown and logged, and the query of a URL can hold a key.
+        return target(str(named)) if named else addresses.shown(self.config_url or self.url)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The URLs in it from which something will be fetched."""
+        base = "" if self.id else self.config_url or self.url
+        return (*((base,) if base else ()), *(one.uri for one in self.files))
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> InstallRequest:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from localplane_server.downloads import addresses
 from localplane_server.errors import InvalidArgumentError
 from localplane_server.gallery.checkpoints.conversions import check_conversion
 from localplane_server.gallery.entry import GalleryEntry, GalleryFile
@@ -136,8 +137,9 @@ class Resolver:
             return entry
         return await self._entries.find(f"{entry.gallery}@{chosen}")
 
-    async def _mapping(self, url: str) -> Mapping[str, Any]:
-        document = await self._documents.read(url, most_bytes=LARGEST_DOCUMENT)
+    async def _mapping(self, uri: str) -> Mapping[str, Any]:
+        document = await self._documents.read(uri, most_bytes=LARGEST_DOCUMENT)
+        url = addresses.shown(uri)
         if document is None:
             # Nobody asked for it only if it changed.
             raise RuntimeError(url)
@@ -200,12 +202,13 @@ def _recipe(
     )
 
 
-def _base(content: Mapping[str, Any], url: str) -> _Base:
+def _base(content: Mapping[str, Any], uri: str) -> _Base:
     """Return what a gallery's model configuration says.
 
     Raises:
         InvalidArgumentError: If a key has a value that it cannot have.
     """
+    url = addresses.shown(uri)
     given = content.get("config_file")
     configuration = None
     if isinstance(given, str) and given.strip():
@@ -223,7 +226,7 @@ def _base(content: Mapping[str, Any], url: str) -> _Base:
         icon=_text(content.get("icon")),
         urls=tuple(map(_text, urls)) if isinstance(urls, list) else (_text(urls),) if urls else (),
         configuration=configuration,
-        files=InstallRequest.from_json({"url": url, "files": content.get("files")}).files,
+        files=InstallRequest.from_json({"url": uri, "files": content.get("files")}).files,
         templates=_templates(content.get("prompt_templates"), url),
     )
 

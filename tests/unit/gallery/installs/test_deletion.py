@@ -92,6 +92,23 @@ class TestDelete:
         assert 7 == (await delete(workshop, "tiny")).freed_memory_bytes
         assert {} == workshop.loaded.models
 
+    async def test_not_unloaded_again(
+        self, workshop: Workshop, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A model whose files are gone is deleted, even if it cannot be unloaded once more."""
+        await workshop.install(**workshop.model("tiny"))
+        unload = workshop.loaded.unload
+
+        async def failing(model: str) -> int | None:
+            if not workshop.models():
+                raise RuntimeError
+            return await unload(model)
+
+        workshop.loaded.unload = failing  # type: ignore[method-assign]
+
+        assert "tiny.gguf" in (await delete(workshop, "tiny")).removed
+        assert "cannot be unloaded" in caplog.text
+
     async def test_written_by_hand(self, workshop: Workshop) -> None:
         """A model that was never installed goes with the weights and the projector that it names."""
         for name in ("x.gguf", "p.gguf", "other.bin"):

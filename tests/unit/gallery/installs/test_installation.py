@@ -23,6 +23,7 @@ from localplane_server.errors import (
     LocalplaneError,
 )
 from localplane_server.gallery.entry import GalleryFile
+from localplane_server.gallery.installs import installation
 from localplane_server.gallery.installs.request import InstallRequest
 from localplane_server.jobs.progress import FileStage
 from staged_source import digest
@@ -155,6 +156,26 @@ class TestAgain:
         assert done.was_loaded
         assert [64] == seen
         assert ["tiny"] == workshop.loaded.unloaded
+
+    async def test_not_unloaded(
+        self,
+        workshop: Workshop,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """What is in place is installed, even if nothing can be cleared up afterwards."""
+
+        async def failing(*_given: Any, **_options: Any) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(workshop.loaded, "unload", failing)
+        monkeypatch.setattr(workshop.source, "discard", failing)
+
+        done = await workshop.install(**workshop.model("tiny"))
+
+        assert not done.was_loaded
+        assert ["tiny"] == workshop.models()
+        assert 2 == len(caplog.records)
 
 
 class TestArchives:
@@ -307,6 +328,18 @@ class TestFailure:
         other.unlink()
         workshop.catalog.reload()
 
+    async def test_written_by_hand(self, workshop: Workshop) -> None:
+        """Somebody wrote a configuration of the name. It stays, whether or not it can be used."""
+        mine = workshop.root / "mine.yaml"
+        for text in ("name: mine\nbackend: llama\n", "name: [broken"):
+            mine.write_text(text)
+            workshop.catalog.reload()
+            with pytest.raises(AlreadyExistsError, match=r"mine\.yaml was not installed"):
+                await workshop.install(**workshop.model("mine"))
+            assert text == mine.read_text()
+        mine.unlink()
+        workshop.catalog.reload()
+
     async def test_wrong_configuration(self, workshop: Workshop) -> None:
         """The configuration could not be used once it is there."""
         with pytest.raises(InvalidArgumentError, match="context_size"):
@@ -367,6 +400,27 @@ class TestTogether:
 
         assert ["tiny"] == workshop.models()
         assert 2 == len(workshop.source.fetched)
+
+    async def test_cancelled_before_again(
+        self, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Cancelled while its files are put in place, which fails, it does not fetch them again."""
+        make = workshop.changes.make
+        task: asyncio.Task[Any]
+
+        async def taken_meanwhile(describe: Any, *, model: str) -> None:
+            for path in workshop.staged():
+                os.unlink(path)  # noqa: PTH108 - of few bytes
+            task.cancel()
+            await make(describe, model=model)
+
+        monkeypatch.setattr(workshop.changes, "make", taken_meanwhile)
+        task = asyncio.create_task(workshop.install(**workshop.model("tiny")))
+
+        await asyncio.wait((task,))
+
+        assert task.cancelled()
+        assert ["https://host/tiny.gguf"] == workshop.source.fetched
 
 
 class TestConversion:
@@ -437,3 +491,36 @@ async def test_discard(workshop: Workshop) -> None:
     await workshop.installer.discard(InstallRequest.from_json(request))
 
     assert [("https://host/tiny.gguf", digest(b"GGUF weights"))] == workshop.source.discarded
+
+
+async def test_discard_of_what_is_known(workshop: Workshop) -> None:
+    """What was being fetched is known: nothing is looked up again when that is thrown away."""
+    url = "https://host/tiny.yaml"
+    workshop.source.offer(url, b"name: tiny\nbackend: llama\n")
+    request = {"config_url": url, "files": [workshop.file("tiny.gguf", b"GGUF weights")]}
+    workshop.source.stalls_at = "https://host/tiny.gguf"
+    task = asyncio.create_task(workshop.install(**request))
+    await workshop.source.has_stalled.wait()
+    task.cancel()
+    await asyncio.wait((task,))
+
+    await workshop.installer.discard(InstallRequest.from_json(request))
+
+    assert [url] == workshop.source.read_documents
+    assert ["https://host/tiny.gguf"] == [uri for uri, _ in workshop.source.discarded]
+
+
+async def test_discard_does_not_wait(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation is cancelled since its source does not answer: nobody waits for that once more."""
+
+    async def silent(_uri: str, **_options: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(workshop.source, "read", silent)
+    monkeypatch.setattr(installation, "LOOK_SECONDS", 0.01)
+    request = InstallRequest(config_url="https://host/tiny.yaml")
+
+    async with asyncio.timeout(10):
+        await workshop.installer.discard(request)
+
+    assert [] == workshop.source.discarded

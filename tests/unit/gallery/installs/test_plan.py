@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
-from localplane_server.errors import ModelNotInGalleryError, SourceRefusedError
+from localplane_server.errors import (
+    AlreadyExistsError,
+    ModelNotInGalleryError,
+    SourceRefusedError,
+)
 from localplane_server.gallery.checkpoints.gguf import Kind, number, string
 from localplane_server.gallery.entry import GalleryFile
 from localplane_server.gallery.installs.plan import BackendPresence, FilePresence, Plan, Planner
@@ -67,6 +71,7 @@ def plan(workshop: Workshop, beginnings: Beginnings) -> Callable[..., Any]:
         workshop.resolver,
         workshop.source,
         programs,
+        catalog=workshop.catalog,
         beginnings=beginnings,
     )
 
@@ -78,6 +83,17 @@ def plan(workshop: Workshop, beginnings: Beginnings) -> Callable[..., Any]:
         return found
 
     return plan
+
+
+class TestName:
+    async def test_of_another(self, workshop: Workshop, plan: Callable[..., Any]) -> None:
+        """What an installation would not replace, it is not planned to replace."""
+        for file in ("mine.yaml", "other.yml"):
+            (workshop.root / file).write_text("name: mine\nbackend: llama\n")
+            workshop.catalog.reload()
+            with pytest.raises(AlreadyExistsError, match=file):
+                await plan(**workshop.model("mine", HEADER))
+            (workshop.root / file).unlink()
 
 
 class TestFiles:
@@ -103,6 +119,7 @@ class TestFiles:
         (workshop.root / "tiny.gguf").write_bytes(HEADER)
         (workshop.root / "more.bin").write_bytes(b"x")
         (workshop.root / "tiny.yaml").write_text("name: tiny")
+        (workshop.root / "._gallery_tiny.yaml").write_text("name: tiny")
 
         found = await plan(**request)
 
@@ -258,6 +275,12 @@ class TestMemory:
             (b"GGUF" + struct.pack("<IQQ", 9, 0, 0), "version 9"),
             (b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "does not say what it is"),
             (HEADER[:70], "does not say its block_count"),
+            (
+                HEADER.replace(struct.pack("<I", 2), struct.pack("<I", 0xFFFFFFFF)).replace(
+                    struct.pack("<I", 64), struct.pack("<I", 0xFFFFFFFF)
+                ),
+                "claims what no machine could hold",
+            ),
             (b"GGUF" + struct.pack("<IQQ", 3, 0, 1 << 60), "too much metadata"),
         ],
     )

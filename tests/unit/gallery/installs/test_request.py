@@ -134,6 +134,7 @@ class TestCheck:
         ({"id": "Tiny", "name": "mine"}, "mine"),
         ({"config_file": {"name": "own/model"}}, "own__model"),
         ({"url": "https://host/x.yaml"}, "https://host/x.yaml"),
+        ({"config_url": "https://host/x.yaml?token=secret"}, "https://host/x.yaml"),
     ],
 )
 def test_target(content: dict[str, Any], target: str) -> None:

@@ -318,6 +318,17 @@ class TestHostile:
         with pytest.raises(InvalidArgumentError, match=cause):
             await resolve(url="https://host/x.yaml")
 
+    @pytest.mark.parametrize("content", [b"[]", b"\xff", b"config_file: [1]"])
+    async def test_key_in_url(self, resolve: Resolve, source: StagedSource, content: bytes) -> None:
+        """What is said of a URL leaves out its query, which can hold a key."""
+        url = "https://host/x.yaml?token=secret"
+        source.offer(url, content)
+
+        with pytest.raises(InvalidArgumentError, match=r"https://host/x\.yaml") as caught:
+            await resolve(url=url)
+
+        assert "secret" not in f"{caught.value} {caught.value.metadata}"
+
     async def test_entry(self, entries: Entries, resolve: Resolve) -> None:
         """So is what the index itself says."""
         entries.add("tiny", overrides={"backend": "/bin/sh"})
