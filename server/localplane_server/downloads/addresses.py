@@ -113,6 +113,8 @@ class AddressPolicy:
             )
         if not host or not url.isprintable() or any(map(str.isspace, parts.netloc)):
             raise SourceRefusedError(shown(url), "it is no URL")
+        if not _is_name(host):
+            raise SourceRefusedError(shown(url), "its host is none")
         if parts.username is not None:
             raise SourceRefusedError(shown(url), "it has a user's name in it")
         port = port or default_port(parts.scheme)
@@ -165,6 +167,15 @@ def _is_literal(host: str) -> bool:
     try:
         ip_address(host.partition("%")[0])
     except ValueError:
+        return False
+    return True
+
+
+def _is_name(host: str) -> bool:
+    """Whether a host can be looked up: no part of its name is empty or too long."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
         return False
     return True
 

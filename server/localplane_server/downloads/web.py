@@ -243,10 +243,7 @@ class WebClient:
             "write": patience.stall_seconds,
         }
         parts = urlsplit(url)
-        try:
-            host = (parts.hostname or "").encode("ascii" if parts.netloc.isascii() else "idna")
-        except UnicodeError:
-            raise SourceRefusedError(shown(url), "its host is none") from None
+        host = (parts.hostname or "").encode("ascii" if parts.netloc.isascii() else "idna")
         target = quote(parts.path or "/", safe="/%:@-._~!$&'()*+,;=")
         if parts.query:
             target += "?" + quote(parts.query, safe="/?%:@-._~!$&'()*+,;=[]|^`{}\"\\<>")

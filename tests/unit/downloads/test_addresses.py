@@ -93,6 +93,8 @@ def test_some_are_public() -> None:
         "gopher://example.org/m",
         "//example.org/m",
         "https:///m",
+        "https://a..example/m",
+        "https://" + "a" * 64 + ".example/m",
         "https://user:secret@example.org/m",
         "https://example.org:port/m",
         "https://[::1/m",

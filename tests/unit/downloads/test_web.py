@@ -48,6 +48,8 @@ class TestRedirects:
             "file:///etc/passwd",
             "https://user:pass@example.org/b",
             "https://[::1/b",
+            "https://" + "a" * 64 + ".example/b",
+            "https://a..example/b",
         ],
     )
     async def test_refused(self, downloader: Downloader, server: FileServer, target: str) -> None:
