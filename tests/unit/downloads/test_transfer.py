@@ -145,6 +145,8 @@ async def test_goes_on_while_it_gets_on(downloader: Downloader, server: FileServ
         (Fault(status=200, body=b" \n<!DOCTYPE HTML><p>"), True, "a web page instead of the file"),
         (Fault(status=206, body=b"<html>", headers={"Content-Range": "bytes 0-5/6"}), True, "page"),
         (Fault(status=206, headers={"Content-Range": "bytes 5-6/9"}), True, "another part"),
+        (Fault(status=206, headers={"Content-Range": "bytes 0-5/3"}), True, "another part"),
+        (Fault(status=206, headers={"Content-Range": f"bytes 0-5/{'9' * 5000}"}), True, "part"),
         (Fault(status=200, headers={"Content-Encoding": "gzip"}), True, "compresses it"),
     ],
 )
