@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote_plus, urljoin, urlsplit
 
 import httpcore
 
@@ -33,6 +33,8 @@ _PASSING = frozenset({408, 421, 425, 429, 500, 502, 503, 504})
 _HTML = re.compile(rb"\s*(?:<!doctype\s+html|<html)", re.IGNORECASE)
 _TEXT_OF_ERRORS = 200
 _KEPT_CONNECTIONS_SECONDS = 15.0
+_MOST_DIGITS = 18
+"""Of the size of a file. Python refuses to read numbers of thousands of them."""
 
 
 class Answer:
@@ -64,7 +66,7 @@ class Answer:
         told = self.headers.get("content-range", "").rpartition("/")[2]
         if self.status == 200:  # noqa: PLR2004 - of HTTP
             return self.length
-        return int(told) if told.isdecimal() else None
+        return int(told) if told.isdecimal() and len(told) <= _MOST_DIGITS else None
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Give the body as it arrives.
@@ -223,7 +225,7 @@ class WebClient:
         raise TransferError(f"more than {MOST_REDIRECTS} redirects in a row", is_lasting=True)
 
     def _next(self, answer: Answer) -> str:
-        location = answer.headers.get("location", "")
+        location = _text(answer.headers.get("location", ""))
         if not location:
             raise TransferError("a redirect that leads nowhere", is_lasting=True)
         try:
@@ -306,6 +308,13 @@ class WebClient:
             return pool
 
 
+def _text(header: str) -> str:
+    """Return what a header says that may be UTF-8, as addresses often are that should have been quoted."""
+    with contextlib.suppress(UnicodeError):
+        return header.encode("latin-1").decode()
+    return header
+
+
 def retry_after(value: str) -> float | None:
     """Return the seconds that a `Retry-After` header asks for: a number, or a date."""
     if value.isdecimal():
@@ -321,7 +330,8 @@ async def _status_error(answer: Answer) -> TransferError:
         kind = answer.headers.get("content-type", "")
         if "html" not in kind and (answer.length or 0) <= 64 * 1024:
             text = (await answer.read(64 * 1024)).decode(errors="replace")
-            said = " ".join(text.split())[:_TEXT_OF_ERRORS]
+            if not _repeats(text, answer.url):
+                said = " ".join(text.split())[:_TEXT_OF_ERRORS]
     cause = f"{urlsplit(answer.url).hostname} answered {answer.status}"
     if answer.status in (401, 403):
         cause += ", which means that it wants a key, or another one"
@@ -331,6 +341,13 @@ async def _status_error(answer: Answer) -> TransferError:
         status=answer.status,
         retry_after_seconds=retry_after(answer.headers.get("retry-after", "")),
     )
+
+
+def _repeats(text: str, url: str) -> bool:
+    """Whether a text repeats a part of a URL's query, which may be a key."""
+    parts = [part.partition("=") for part in urlsplit(url).query.split("&")]
+    values = {value or name for name, _, value in parts} - {""}
+    return any(value in text or unquote_plus(value) in text for value in values)
 
 
 @contextlib.contextmanager
@@ -356,6 +373,7 @@ def _causes(url: str = "") -> Generator[None]:
     except httpcore.NetworkError as error:
         raise TransferError("the connection broke") from error
     except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
-        raise TransferError(f"the request cannot be sent: {error}", is_lasting=True) from error
+        # What the library says repeats what was to be sent.
+        raise TransferError("the request cannot be sent", is_lasting=True) from error
     except (httpcore.TimeoutException, httpcore.PoolTimeout) as error:
         raise TransferError("it took too long") from error

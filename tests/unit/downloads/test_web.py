@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import socket
+from urllib.parse import unquote
 
 import pytest
 
@@ -77,6 +78,30 @@ class TestRedirects:
         server.put("/x/b", b"x")
         server.redirect("/x/a", "b#part")
         assert 1 == (await downloader.fetch(f"{server.url}/x/a")).size_bytes
+
+    async def test_unquoted(self, downloader: Downloader, server: FileServer) -> None:
+        """One that is UTF-8 as it is leads where it would lead if it were quoted."""
+        server.put("/%E6%97%A5.bin", b"x")
+        server.redirect("/a", "/日.bin".encode().decode("latin-1"))
+        assert 1 == (await downloader.fetch(f"{server.url}/a")).size_bytes
+
+
+async def test_query_is_not_told(downloader: Downloader, server: FileServer) -> None:
+    """What a server says is not repeated if it repeats the query."""
+    server.routes["/a"] = lambda asked: (404, {}, f"cannot get {unquote(asked.path)}".encode())
+
+    with pytest.raises(DownloadFailedError, match="answered 404: cannot get /a"):
+        await downloader.read(f"{server.url}/a", most_bytes=9)
+    with pytest.raises(DownloadFailedError, match=r"answered 404$"):
+        await downloader.read(f"{server.url}/a?a&key=sec%20ret", most_bytes=9)
+
+
+async def test_key_that_cannot_be_sent(make: Make, server: FileServer) -> None:
+    """A key that no header can hold is not told either."""
+    keys = Credentials().bound(server.url, bearer("secret\nkey"))
+    with pytest.raises(DownloadFailedError, match="the request cannot be sent") as caught:
+        await make(credentials=keys).fetch(f"{server.url}/a")
+    assert "secret" not in caught.value.message
 
 
 async def test_what_is_sent(downloader: Downloader, server: FileServer) -> None:
