@@ -296,7 +296,11 @@ class WebClient:
                 policy = policy.also([through.url.host.decode()])
             # Reading all certificates takes a while; nobody waits for it who has no use for it.
             files = [self._certificate] if self._certificate else []
-            tls = await asyncio.to_thread(trusted, *files)
+            try:
+                tls = await asyncio.to_thread(trusted, *files)
+            except OSError as error:
+                cause = f"the certificates of pip's settings cannot be read: {error.strerror}"
+                raise TransferError(cause, is_lasting=True) from error
             pool = self._pools[proxy] = httpcore.AsyncConnectionPool(
                 ssl_context=tls,
                 proxy=through,

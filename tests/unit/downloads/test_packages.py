@@ -160,3 +160,15 @@ async def test_only_for_packages(downloader: Downloader, index: FileServer) -> N
     index.redirect(f"/files/{NAME}", f"http://127.0.0.2:{index.port}/x")
     with pytest.raises(SourceRefusedError, match=r"127\.0\.0\.2"):
         await downloader.fetch(URI)
+
+
+@pytest.mark.usefixtures("index")
+async def test_certificates_that_are_none(make: Make, server: FileServer, tmp_path: Path) -> None:
+    """A file of certificates that is missing is told as what it is, and not as an error of ours."""
+    settings = PipSettings(
+        index_urls=(f"{server.url}/simple",), certificate=str(tmp_path / "none.pem")
+    )
+    downloader = make(policy=AddressPolicy(), pip=settings)
+    for attempt in (downloader.fetch(URI), downloader.facts(URI)):
+        with pytest.raises(DownloadFailedError, match="certificates of pip's settings"):
+            await attempt
