@@ -297,8 +297,9 @@ class Transfer:
             raise _AgainError(cause, is_plain=not self._part.ranges.size)
         answer.check_kind(self.located.file_name)
         if answer.status == _PARTIAL:
-            is_right = first == at and last is not None and at <= last < stop
-            if not is_right or (total is not None and last >= total):
+            if first != at or last is None or not at <= last < stop:
+                raise TransferError("the server sent another part than it was asked for")
+            if total is not None and last >= total:
                 raise TransferError("the server sent another part than it was asked for")
             if total is None:
                 raise _AgainError("the server does not tell the file's size", is_plain=True)

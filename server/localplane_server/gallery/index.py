@@ -32,12 +32,14 @@ LONGEST_NAME = 255
 _REREADINGS = 16
 """How many times over an index is read whose entries are no YAML together, at most."""
 
+# What strangers write is matched without going back, or else a few kilobytes of it would take for ever.
 _HTML = re.compile(
-    rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body|\?xml)\b", re.IGNORECASE | re.DOTALL
+    rb"(?>\s+|<!--.*?-->)*+<(?:!doctype\s+html|html|head|body|\?xml)\b", re.IGNORECASE | re.DOTALL
 )
 _PIECE = re.compile(r"^- ", re.MULTILINE)
 _ANCHOR = re.compile(r"(?<![^\s\[{,])&([^\s\[\]{},]+)")
 _ALIAS = re.compile(r"(?<![^\s\[{,])\*([^\s\[\]{},]+)")
+_NAME = re.compile(r"""^(?:- )?[ \t]*+name:[ \t]*+["']?([^"'\n]{1,255})""", re.MULTILINE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -311,5 +313,5 @@ def _cause(error: Exception) -> str:
 
 def _name_in(piece: str) -> str:
     """Guess the name of an entry that cannot be read."""
-    found = re.search(r"""^(?:- )?\s*name:\s*["']?([^"'\n]{1,255})""", piece, re.MULTILINE)
+    found = _NAME.search(piece)
     return found[1].strip() if found else ""

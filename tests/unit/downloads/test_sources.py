@@ -74,6 +74,7 @@ def test_sources(uri: str, source: Source) -> None:
         "github:o/r/m@../../x",
         "oci://ghcr.io/",
         "oci://ghcr.io/Upper/m",
+        "oci://ghcr.io/" + "a-" * 200 + "a",
         "oci://ghcr.io/a/../b",
         "oci://ghcr.io/m:ta g",
         "oci://ghcr.io/m@sha256:12",

@@ -240,6 +240,18 @@ class TestBadEntries:
         assert "no YAML" in index.problems[0].message
 
 
+@pytest.mark.parametrize(
+    "data",
+    [b"<!---->" * 30 + b"x", b"- [\n" + b"- \n" + b"\n" * 30_000 + b"]", b"<!--" * 1000],
+)
+def test_takes_no_time(data: bytes) -> None:
+    """What is made so that looking for something in it takes for ever is looked at in a moment."""
+    began = time.monotonic()
+    with pytest.raises(UnreadableIndexError):
+        parse_index(data, gallery="g")
+    assert time.monotonic() - began < 2
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("data", "cause"),
