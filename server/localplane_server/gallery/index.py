@@ -24,8 +24,8 @@ MOST_INDEX_BYTES = 16 << 20
 MOST_ENTRIES = 20_000
 MOST_PARTS = 500_000
 """Lines, commas and brackets of an index: the parser makes no more nodes than that, of a kilobyte each."""
-MOST_EXPANDED = 64 << 20
-"""What an index may hold once every alias is replaced by what it stands for, in characters."""
+MOST_EXPANDED = 24 << 20
+"""What an index may hold once every alias is replaced by what it stands for, in characters; values count as some."""
 MOST_PROBLEMS = 100
 """How many bad entries are told of one by one."""
 LONGEST_NAME = 255
