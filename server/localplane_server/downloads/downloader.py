@@ -196,7 +196,13 @@ class Downloader:
                 return await persist(
                     self._hurry,
                     name,
-                    partial(facts_of, self._web, self._located(source), sha256),
+                    partial(
+                        facts_of,
+                        self._web,
+                        self._located(source),
+                        sha256,
+                        self._hurry.document_seconds,
+                    ),
                 )
 
     async def fetch(
@@ -507,7 +513,8 @@ class Downloader:
     async def _wheel_size(self, wheel: Wheel, name: str) -> int | None:
         located = Located(url=wheel.url, file_name=wheel.file_name)
         async with self._packages.client(self._packages.hosts_of(wheel)) as web:
-            facts = await persist(self._hurry, name, partial(facts_of, web, located, ""))
+            look = partial(facts_of, web, located, "", self._hurry.document_seconds)
+            facts = await persist(self._hurry, name, look)
         return facts.size_bytes
 
 

@@ -40,7 +40,9 @@ _MOST_DIGITS = 18
 class Answer:
     """The head of an answer, with the body still to come."""
 
-    def __init__(self, url: str, response: httpcore.Response, told: Mapping[str, str]) -> None:
+    def __init__(
+        self, url: str, response: httpcore.Response, told: Mapping[str, str], seconds: float
+    ) -> None:
         self.url = url
         """Where it came from in the end."""
         self.status = response.status
@@ -53,6 +55,7 @@ class Answer:
         self.told_on_the_way = told
         """Headers of the redirects of the server that was asked first."""
         self._response = response
+        self._seconds = seconds
 
     @property
     def length(self) -> int | None:
@@ -82,13 +85,18 @@ class Answer:
         """Return the body.
 
         Raises:
-            TransferError: If it breaks off, or is larger than that.
+            TransferError: If it breaks off, is larger than that, or takes longer than documents may.
         """
         content = bytearray()
-        async for piece in self.pieces():
-            content += piece
-            if len(content) > most_bytes:
-                raise TransferError(f"it is larger than {most_bytes} bytes", is_lasting=True)
+        try:
+            async with asyncio.timeout(self._seconds):
+                async for piece in self.pieces():
+                    content += piece
+                    if len(content) > most_bytes:
+                        cause = f"it is larger than {most_bytes} bytes"
+                        raise TransferError(cause, is_lasting=True)
+        except TimeoutError as error:
+            raise TransferError("it took too long") from error
         return bytes(content)
 
     def check_plain(self) -> None:
@@ -212,7 +220,7 @@ class WebClient:
                 **({"Authorization": key} if key else {}),
             }
             async with self._sent(method, url, sent) as response:
-                answer = Answer(url, response, told)
+                answer = Answer(url, response, told, self._patience.document_seconds)
                 if answer.status in _MOVED and answer.status not in expected:
                     if origin(url) == origin(first):
                         told |= answer.headers

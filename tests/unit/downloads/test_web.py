@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import datetime as dt
 import socket
+from collections.abc import Awaitable
+from contextlib import closing, suppress
 from urllib.parse import unquote
 
 import pytest
@@ -14,7 +18,7 @@ from localplane_server.downloads.credentials import Credentials, bearer
 from localplane_server.downloads.downloader import Downloader
 from localplane_server.downloads.web import retry_after
 from localplane_server.errors import DownloadFailedError, OfflineError, SourceRefusedError
-from unit.downloads.conftest import Make
+from unit.downloads.conftest import HURRY, Make
 
 BOTH = AddressPolicy.of(["127.0.0.1", "localhost"])
 
@@ -84,6 +88,36 @@ class TestRedirects:
         server.put("/%E6%97%A5.bin", b"x")
         server.redirect("/a", "/日.bin".encode().decode("latin-1"))
         assert 1 == (await downloader.fetch(f"{server.url}/a")).size_bytes
+
+
+@pytest.mark.parametrize("head", ["HTTP/1.1 404 No\r\nContent-Length: 60000\r\n\r\n", "HTTP/1.1 "])
+async def test_drips(make: Make, head: str) -> None:
+    """A server that sends a byte now and then holds up nobody for long: not with what it says of a failure either."""
+
+    async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head.encode())
+        with suppress(OSError), closing(writer):
+            while not writer.is_closing():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+    patience = dataclasses.replace(HURRY, attempts=1, document_seconds=0.3)
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        downloader = make(patience=patience)
+        url = f"http://127.0.0.1:{port}/a"
+        attempts: list[Awaitable[object]] = [
+            downloader.facts(url),
+            downloader.read(url, most_bytes=9),
+        ]
+        if "404" in head:
+            attempts.append(downloader.fetch(url))
+        for attempt in attempts:
+            async with asyncio.timeout(5):
+                with pytest.raises(DownloadFailedError):
+                    await attempt
+        await downloader.__aexit__(None, None, None)
 
 
 async def test_query_is_not_told(downloader: Downloader, server: FileServer) -> None:
