@@ -74,11 +74,11 @@ class TestRead:
         Path("x").mkdir()
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind("y")
-        before = os.listdir("/proc/self/fd")
+        before = sorted(Path("/proc/self/fd").iterdir())
 
         assert folder.read_text("x", most_bytes=100) is None
         assert folder.read_text("y", most_bytes=100) is None
-        assert before == os.listdir("/proc/self/fd")
+        assert before == sorted(Path("/proc/self/fd").iterdir())
 
     def test_digest(self, folder: ModelsFolder) -> None:
         """The digest is that of the content, and all of it is told."""
