@@ -8,7 +8,7 @@ from localplane_server.downloads.addresses import AddressPolicy, is_public, show
 from localplane_server.errors import SourceRefusedError
 
 PRIVATE = [
-    "0.0.0.0",
+    "0.0.0.0",  # noqa: S104 - refused, not listened on
     "0.1.2.3",
     "10.1.2.3",
     "100.64.0.1",

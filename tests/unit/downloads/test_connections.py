@@ -15,7 +15,7 @@ HTTP = AddressPolicy.of(allow_http=True)
 async def test_name_of_a_private_address(make: Make, server: FileServer) -> None:
     """A public name for a private address leads nowhere, and nobody is connected to."""
 
-    async def find(host: str, port: int) -> list[str]:
+    async def find(host: str, port: int) -> list[str]:  # noqa: ARG001 - as it is called
         return ["127.0.0.1"]
 
     with pytest.raises(SourceRefusedError, match=r"127\.0\.0\.1"):
@@ -28,7 +28,7 @@ async def test_name_that_changes(make: Make, server: FileServer) -> None:
     served = server.put("/m", b"x" * 1000)
     asked: list[str] = []
 
-    async def find(host: str, port: int) -> list[str]:
+    async def find(host: str, port: int) -> list[str]:  # noqa: ARG001 - as it is called
         asked.append(host)
         return ["127.0.0.1"] if len(asked) == 1 else ["127.0.0.2"]
 
@@ -45,7 +45,7 @@ async def test_next_address(make: Make, server: FileServer) -> None:
     """When one of a host's addresses does not answer, the next one is tried."""
     server.put("/m", b"x")
 
-    async def find(host: str, port: int) -> list[str]:
+    async def find(host: str, port: int) -> list[str]:  # noqa: ARG001 - as it is called
         return ["127.0.0.9", "127.0.0.1"]
 
     downloader = make(policy=AddressPolicy.of(["models.example"]), find=find)
@@ -55,7 +55,7 @@ async def test_next_address(make: Make, server: FileServer) -> None:
 async def test_no_such_name(make: Make) -> None:
     """A name that nobody knows is told of."""
 
-    async def find(host: str, port: int) -> list[str]:
+    async def find(host: str, port: int) -> list[str]:  # noqa: ARG001 - as it is called
         raise OSError
 
     with pytest.raises(DownloadFailedError, match=r"the name models\.example cannot be resolved"):

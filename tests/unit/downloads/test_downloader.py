@@ -345,7 +345,7 @@ async def test_staging_that_cannot_be_used(
 ) -> None:
     """A folder that is none is told of, without its path."""
     server.put("/m", CONTENT)
-    staging.write_text("no folder")
+    staging.write_text("no folder")  # noqa: ASYNC240 - before anything else runs
 
     with pytest.raises(DownloadFailedError, match="the staging folder cannot be used") as caught:
         await downloader.fetch(f"{server.url}/m")

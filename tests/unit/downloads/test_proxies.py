@@ -36,7 +36,7 @@ def test_which(environment: dict[str, str], url: str, proxy: str) -> None:
 async def test_goes_through(make: Make, server: FileServer) -> None:
     """The proxy is asked, at whatever address it has, for a name that only it knows."""
 
-    async def find(host: str, port: int) -> list[str]:
+    async def find(host: str, port: int) -> list[str]:  # noqa: ARG001 - as it is called
         if host != "127.0.0.1":
             raise OSError
         return [host]
@@ -53,7 +53,7 @@ async def test_goes_through(make: Make, server: FileServer) -> None:
 async def test_private_name(make: Make, server: FileServer) -> None:
     """A name that this machine knows to be private is not asked for."""
 
-    async def find(host: str, port: int) -> list[str]:
+    async def find(host: str, port: int) -> list[str]:  # noqa: ARG001 - as it is called
         return ["10.0.0.1"]
 
     downloader = make(policy=HTTP, proxies=Proxies(by_scheme={"http": server.url}), find=find)
@@ -67,7 +67,7 @@ async def test_private_name(make: Make, server: FileServer) -> None:
 async def test_other_kinds(make: Make, proxy: str) -> None:
     """A proxy that cannot be used is told of, and not gone around."""
 
-    async def find(host: str, port: int) -> list[str]:
+    async def find(host: str, port: int) -> list[str]:  # noqa: ARG001 - as it is called
         raise OSError
 
     downloader = make(proxies=Proxies(by_scheme={"https": proxy}), find=find)

@@ -170,7 +170,7 @@ async def test_no_http(downloader: Downloader, server: FileServer) -> None:
 async def test_offline(make: Make, uri: str) -> None:
     """Off the network, nothing is even resolved."""
 
-    async def find(host: str, port: int) -> list[str]:
+    async def find(host: str, port: int) -> list[str]:  # noqa: ARG001 - as it is called
         raise AssertionError(host)
 
     downloader = make(offline=True, find=find)
