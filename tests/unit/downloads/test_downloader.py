@@ -270,7 +270,7 @@ class TestBeginning:
         self, downloader: Downloader, server: FileServer, staging: Path, *, has_ranges: bool
     ) -> None:
         """Of a large file little more is sent, whether or not parts of it can be had; nothing is staged."""
-        content = random.Random(3).randbytes(40_000_000)
+        content = random.Random(3).randbytes(40_000_000)  # noqa: S311 - no secret
         server.put("/m.gguf", content, has_ranges=has_ranges)
 
         found = await downloader.beginning(f"{server.url}/m.gguf", most_bytes=1000)
