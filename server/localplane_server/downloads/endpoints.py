@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from localplane_server.downloads.credentials import Credentials, bearer
+from localplane_server.errors import SettingsError
 
 _OF_HUGGING_FACE = ("HF_MIRROR", "HF", "HF_ENDPOINT")
 """Variables that name the hub, the strongest first."""
@@ -33,8 +34,17 @@ class Endpoints:
         return cls()
 
     def credentials(self, environment: Mapping[str, str]) -> Credentials:
-        """Read the keys that the environment has for them."""
+        """Read the keys that the environment has for them.
+
+        Raises:
+            SettingsError: If one cannot be a key.
+        """
         token = environment.get("HF_TOKEN", "").strip()
         if not token:
             return Credentials()
-        return Credentials().bound(self.hugging_face, bearer(token))
+        if not (token.isascii() and token.isprintable()):
+            raise SettingsError("cannot use HF_TOKEN: it has a character that is in no key")
+        try:
+            return Credentials().bound(self.hugging_face, bearer(token))
+        except ValueError as error:
+            raise SettingsError("cannot use Hugging Face's endpoint: it is no URL") from error

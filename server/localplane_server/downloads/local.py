@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -77,13 +76,19 @@ def digest_of(path: Path) -> str:
 
 
 def link_or_copy(path: Path, target: Path) -> None:
-    """Give a file a second name, or make a copy where the file system knows no such thing."""
+    """Give a file a second name, or make a copy where the file system knows no such thing.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        InsufficientStorageError: If the disk has not enough room for a copy, or became full.
+    """
     try:
         os.link(path, target)
+    except FileNotFoundError:
+        raise
     except OSError:
-        shutil.copyfile(path, target)
-        with target.open("rb+") as file:
-            os.fsync(file.fileno())
+        with path.open("rb") as file:
+            copy_file(file, target, lambda _done, _total: None)
 
 
 def copy_file(

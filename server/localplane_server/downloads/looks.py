@@ -7,7 +7,7 @@ import asyncio
 from localplane_server.downloads.patience import TransferError
 from localplane_server.downloads.progress import Document, FileFacts, Validators
 from localplane_server.downloads.transfer import Located, told_digest
-from localplane_server.downloads.web import WebClient, check_beginning
+from localplane_server.downloads.web import Answer, WebClient, check_beginning
 
 _NOT_MODIFIED = 304
 _UNSATISFIABLE = 416
@@ -16,7 +16,7 @@ _WITHOUT_HEAD = frozenset({400, 403, 405, 501})
 """What servers answer that do not know the verb, or whose links are signed for another one."""
 
 
-async def facts_of(web: WebClient, located: Located, sha256: str) -> FileFacts:
+async def facts_of(web: WebClient, located: Located, sha256: str, seconds: float) -> FileFacts:
     """Return what a server tells of a file.
 
     Raises:
@@ -24,17 +24,25 @@ async def facts_of(web: WebClient, located: Located, sha256: str) -> FileFacts:
         SourceRefusedError: If a redirect leads where it must not.
     """
     try:
+        async with asyncio.timeout(seconds):
+            size, told = await _asked(web, located)
+    except TimeoutError as error:
+        raise TransferError("it took too long") from error
+    told.check_kind(located.file_name)
+    return FileFacts(size, located.file_name, sha256 or told_digest(located, told))
+
+
+async def _asked(web: WebClient, located: Located) -> tuple[int | None, Answer]:
+    try:
         async with web.request(located.url, method="HEAD") as answer:
-            size, told = answer.length, answer
+            return answer.length, answer
     except TransferError as trouble:
         if trouble.status not in _WITHOUT_HEAD:
             raise
-        headers = {"Range": "bytes=0-0"}
-        expected = frozenset({_UNSATISFIABLE})
-        async with web.request(located.url, headers, expected=expected) as answer:
-            size, told = answer.whole_length, answer
-    told.check_kind(located.file_name)
-    return FileFacts(size, located.file_name, sha256 or told_digest(located, told))
+    headers = {"Range": "bytes=0-0"}
+    expected = frozenset({_UNSATISFIABLE})
+    async with web.request(located.url, headers, expected=expected) as answer:
+        return answer.whole_length, answer
 
 
 async def read_document(

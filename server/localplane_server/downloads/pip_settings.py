@@ -43,7 +43,10 @@ class PipSettings:
         credentials = Credentials()
         plain = []
         for url in urls:
-            bare, key = _without_user(url)
+            try:
+                bare, key = _without_user(url)
+            except ValueError:
+                continue
             plain.append(bare)
             if key:
                 credentials = credentials.bound(bare, key)
@@ -85,8 +88,14 @@ def _read_file(path: Path) -> dict[str, str]:
 
 
 def _without_user(url: str) -> tuple[str, str]:
-    """Split a URL into itself without a user's name, and the key that the name and password make."""
+    """Split a URL into itself without a user's name, and the key that the name and password make.
+
+    Raises:
+        ValueError: If it is no URL.
+    """
     parts = urlsplit(url)
+    if parts.port == 0 or not parts.hostname:
+        raise ValueError("no host or no port")
     if parts.username is None:
         return url.rstrip("/"), ""
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")

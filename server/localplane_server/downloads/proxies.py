@@ -62,7 +62,7 @@ def opened(proxy: str) -> httpcore.Proxy:
         raise TransferError(cause, is_lasting=True)
     auth = None
     if parts.username is not None:
-        auth = (unquote(parts.username), unquote(parts.password or ""))
+        auth = (unquote(parts.username).encode(), unquote(parts.password or "").encode())
     shown = f"[{host}]" if ":" in host else host
     return httpcore.Proxy(f"{parts.scheme}://{shown}:{port}", auth=auth)
 

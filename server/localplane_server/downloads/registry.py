@@ -28,9 +28,10 @@ _MANIFESTS = (
 )
 _OLLAMA_MODEL = "application/vnd.ollama.image.model"
 _TITLE = "org.opencontainers.image.title"
+_LONGEST_CHALLENGE = 4096
 _LARGEST_MANIFEST = 4 * 1024 * 1024
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
-_PARAMETER = re.compile(r'([a-z_]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))', re.IGNORECASE)
+_PARAMETER = re.compile(r'(?<![a-z_])([a-z_]++)\s*+=\s*+(?:"([^"]*)"|([^\s,"]+))', re.IGNORECASE)
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _ENDINGS = (
     ("tar+gzip", ".tar.gz"),
@@ -114,7 +115,7 @@ class Registry:
         Whatever key there is for the registry stays with it: the place that gives tokens gets the
         key that was given for that place, if any.
         """
-        kind, _, rest = challenge.partition(" ")
+        kind, _, rest = challenge[:_LONGEST_CHALLENGE].partition(" ")
         said = {name.lower(): quoted or plain for name, quoted, plain in _PARAMETER.findall(rest)}
         if kind.lower() != "bearer" or "realm" not in said:
             cause = "the registry wants a key"

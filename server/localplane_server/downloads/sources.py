@@ -14,6 +14,7 @@ SCHEMES = "https, http, file, huggingface (hf), github, oci, ollama, pypi"
 """What a source may be, for messages."""
 
 _LONGEST = 4096
+_LONGEST_REPOSITORY = 255
 _BARE_REGISTRIES = ("ghcr.io/", "quay.io/", "docker.io/")
 _PROJECT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
@@ -171,9 +172,10 @@ def _registry_source(
     name, at, digest = rest.partition("@")
     repository, colon, tag = name.partition(":")
     reference = digest if at else tag if colon else "latest"
-    is_right = _DIGEST.fullmatch(reference) if at else _TAG.fullmatch(reference)
+    is_right = bool(_DIGEST.fullmatch(reference) if at else _TAG.fullmatch(reference))
     repository = repository.lower() if is_ollama else repository
-    if not _REPOSITORY.fullmatch(repository) or not is_right:
+    is_right = is_right and len(repository) <= _LONGEST_REPOSITORY
+    if not is_right or not _REPOSITORY.fullmatch(repository):
         raise SourceRefusedError(shown(uri), "expected REGISTRY/REPOSITORY[:TAG|@sha256:DIGEST]")
     return RegistrySource(registry, repository, reference, layer, is_ollama)
 

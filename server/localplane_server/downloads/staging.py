@@ -22,6 +22,8 @@ SPARE_BYTES = 64 * 1024 * 1024
 _VERSION = 1
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_MOST_PIECES = 1024
+"""How many the system writes at once: IOV_MAX, the same on every Linux."""
 _PART, _JOURNAL, _WHOLE = ".part", ".journal", ".whole"
 
 
@@ -144,7 +146,9 @@ class StagedPart:
         Raises:
             InsufficientStorageError: If the disk is full.
         """
-        left = [memoryview(piece) for piece in pieces]
+        # A server that sends crumbs fills a block with more of them than one call may take.
+        whole = pieces if len(pieces) <= _MOST_PIECES else [b"".join(pieces)]
+        left = [memoryview(piece) for piece in whole]
         at = offset
         try:
             while left:

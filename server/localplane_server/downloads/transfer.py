@@ -39,7 +39,7 @@ _PROGRESS_BYTES = 64 * 1024
 _MOVED_AWAY = frozenset({400, 401, 403, 404, 410})
 """What a server answers when the place that it redirected to is there no longer."""
 _BEGINNING = 256
-_CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d+)-(\d+)|\*)/(\d+|\*)", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d+)-(\d+)|\*)/(\d+|\*)", re.IGNORECASE | re.ASCII)
 _SHA256 = re.compile(r'"?(?:sha256:)?([0-9a-f]{64})"?')
 _UNSATISFIABLE, _PARTIAL, _OK = 416, 206, 200
 
@@ -295,7 +295,7 @@ class Transfer:
             raise _AgainError(cause, is_plain=not self._part.ranges.size)
         answer.check_kind(self.located.file_name)
         if answer.status == _PARTIAL:
-            if first != at or last is None or last >= stop:
+            if first != at or last is None or not at <= last < stop:
                 raise TransferError("the server sent another part than it was asked for")
             if total is None:
                 raise _AgainError("the server does not tell the file's size", is_plain=True)

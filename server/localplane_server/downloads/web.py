@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote_plus, urljoin, urlsplit
 
 import httpcore
 
@@ -40,7 +40,9 @@ _KEPT_CONNECTIONS_SECONDS = 15.0
 class Answer:
     """The head of an answer, with the body still to come."""
 
-    def __init__(self, url: str, response: httpcore.Response, told: Mapping[str, str]) -> None:
+    def __init__(
+        self, url: str, response: httpcore.Response, told: Mapping[str, str], seconds: float
+    ) -> None:
         self.url = url
         """Where it came from in the end."""
         self.status = response.status
@@ -53,6 +55,7 @@ class Answer:
         self.told_on_the_way = told
         """Headers of the redirects of the server that was asked first."""
         self._response = response
+        self._seconds = seconds
 
     @property
     def length(self) -> int | None:
@@ -89,13 +92,18 @@ class Answer:
         """Return the body.
 
         Raises:
-            TransferError: If it breaks off, or is larger than that.
+            TransferError: If it breaks off, is larger than that, or takes longer than documents may.
         """
         content = bytearray()
-        async for piece in self.pieces():
-            content += piece
-            if len(content) > most_bytes:
-                raise TransferError(f"it is larger than {most_bytes} bytes", is_lasting=True)
+        try:
+            async with asyncio.timeout(self._seconds):
+                async for piece in self.pieces():
+                    content += piece
+                    if len(content) > most_bytes:
+                        cause = f"it is larger than {most_bytes} bytes"
+                        raise TransferError(cause, is_lasting=True)
+        except TimeoutError as error:
+            raise TransferError("it took too long") from error
         return bytes(content)
 
     def check_plain(self) -> None:
@@ -219,7 +227,7 @@ class WebClient:
                 **({"Authorization": key} if key else {}),
             }
             async with self._sent(method, url, sent) as response:
-                answer = Answer(url, response, told)
+                answer = Answer(url, response, told, self._patience.document_seconds)
                 if answer.status in _MOVED and answer.status not in expected:
                     if origin(url) == origin(first):
                         told |= answer.headers
@@ -232,7 +240,7 @@ class WebClient:
         raise TransferError(f"more than {MOST_REDIRECTS} redirects in a row", is_lasting=True)
 
     def _next(self, answer: Answer) -> str:
-        location = answer.headers.get("location", "")
+        location = _text(answer.headers.get("location", ""))
         if not location:
             raise TransferError("a redirect that leads nowhere", is_lasting=True)
         try:
@@ -252,10 +260,7 @@ class WebClient:
             "write": patience.stall_seconds,
         }
         parts = urlsplit(url)
-        try:
-            host = (parts.hostname or "").encode("ascii" if parts.netloc.isascii() else "idna")
-        except UnicodeError:
-            raise SourceRefusedError(shown(url), "its host is none") from None
+        host = (parts.hostname or "").encode("ascii" if parts.netloc.isascii() else "idna")
         target = quote(parts.path or "/", safe="/%:@-._~!$&'()*+,;=")
         if parts.query:
             target += "?" + quote(parts.query, safe="/?%:@-._~!$&'()*+,;=[]|^`{}\"\\<>")
@@ -306,7 +311,11 @@ class WebClient:
                 policy = policy.also([through.url.host.decode()])
             # Reading all certificates takes a while; nobody waits for it who has no use for it.
             files = [self._certificate] if self._certificate else []
-            tls = await asyncio.to_thread(trusted, *files)
+            try:
+                tls = await asyncio.to_thread(trusted, *files)
+            except OSError as error:
+                cause = f"the certificates of pip's settings cannot be read: {error.strerror}"
+                raise TransferError(cause, is_lasting=True) from error
             pool = self._pools[proxy] = httpcore.AsyncConnectionPool(
                 ssl_context=tls,
                 proxy=through,
@@ -316,6 +325,13 @@ class WebClient:
                 network_backend=CheckedBackend(policy, self._find),
             )
             return pool
+
+
+def _text(header: str) -> str:
+    """Return what a header says that may be UTF-8, as addresses often are that should have been quoted."""
+    with contextlib.suppress(UnicodeError):
+        return header.encode("latin-1").decode()
+    return header
 
 
 def retry_after(value: str) -> float | None:
@@ -349,7 +365,8 @@ async def _status_error(answer: Answer) -> TransferError:
         kind = answer.headers.get("content-type", "")
         if "html" not in kind and (answer.length or 0) <= 64 * 1024:
             text = (await answer.read(64 * 1024)).decode(errors="replace")
-            said = " ".join(text.split())[:_TEXT_OF_ERRORS]
+            if not _repeats(text, answer.url):
+                said = " ".join(text.split())[:_TEXT_OF_ERRORS]
     cause = f"{urlsplit(answer.url).hostname} answered {answer.status}"
     if answer.status in (401, 403):
         cause += ", which means that it wants a key, or another one"
@@ -359,6 +376,13 @@ async def _status_error(answer: Answer) -> TransferError:
         status=answer.status,
         retry_after_seconds=retry_after(answer.headers.get("retry-after", "")),
     )
+
+
+def _repeats(text: str, url: str) -> bool:
+    """Whether a text repeats a part of a URL's query, which may be a key."""
+    parts = [part.partition("=") for part in urlsplit(url).query.split("&")]
+    values = {value or name for name, _, value in parts} - {""}
+    return any(value in text or unquote_plus(value) in text for value in values)
 
 
 @contextlib.contextmanager
@@ -384,6 +408,7 @@ def _causes(url: str = "") -> Generator[None]:
     except httpcore.NetworkError as error:
         raise TransferError("the connection broke") from error
     except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
-        raise TransferError(f"the request cannot be sent: {error}", is_lasting=True) from error
+        # What the library says repeats what was to be sent.
+        raise TransferError("the request cannot be sent", is_lasting=True) from error
     except (httpcore.TimeoutException, httpcore.PoolTimeout) as error:
         raise TransferError("it took too long") from error

@@ -16,6 +16,7 @@ from localplane_server.errors import (
     InvalidArgumentError,
     ModelNotInGalleryError,
 )
+from localplane_server.gallery.blocking import uninterrupted
 from localplane_server.gallery.entry import GalleryEntry
 from localplane_server.gallery.index import Index, key_of
 from localplane_server.gallery.index_cache import IndexCache
@@ -162,8 +163,8 @@ class Galleries:
             if len(self._sources) >= MOST_GALLERIES:
                 message = f"cannot add gallery: there are {MOST_GALLERIES} already"
                 raise InvalidArgumentError(message)
-            await self._records.put(GalleryRow(setting.name, setting.url, setting.mirrors))
-            source = self._sources[key] = self._source(setting)
+            source = self._source(setting)
+            await uninterrupted(self._keep(key, source))
         source.begin()
 
     async def remove(self, name: str) -> None:
@@ -177,12 +178,11 @@ class Galleries:
             source = self._sources.get(key)
             if source is None:
                 raise GalleryNotFoundError(name)
-            if any(setting.name.lower() == key for setting in self._configured):
-                await self._records.put(GalleryRow(source.setting.name, None))
-            else:
-                await self._records.remove(name)
-            del self._sources[key]
+            await uninterrupted(self._drop(key, source))
         source.close()
+        url = source.setting.url
+        if all(url != one.setting.url for one in self._sources.values()):
+            await asyncio.to_thread(self._cache.remove, url)
 
     async def find(self, name: str) -> GalleryEntry:
         """Return the entry that is meant by `gallery@name` or by a bare name.
@@ -219,6 +219,19 @@ class Galleries:
         if len(read) != len(before) or any(a is not b for a, b in zip(read, before, strict=True)):
             self._offer = Offer(indexes=read, revision=_revision(read))
         return self._offer
+
+    async def _keep(self, key: str, source: GallerySource) -> None:
+        setting = source.setting
+        await self._records.put(GalleryRow(setting.name, setting.url, setting.mirrors))
+        self._sources[key] = source
+
+    async def _drop(self, key: str, source: GallerySource) -> None:
+        name = source.setting.name
+        if any(setting.name.lower() == key for setting in self._configured):
+            await self._records.put(GalleryRow(name, None))
+        else:
+            await self._records.remove(name)
+        del self._sources[key]
 
     async def _check_source(self, url: str) -> None:
         try:

@@ -24,20 +24,22 @@ MOST_INDEX_BYTES = 16 << 20
 MOST_ENTRIES = 20_000
 MOST_PARTS = 500_000
 """Lines, commas and brackets of an index: the parser makes no more nodes than that, of a kilobyte each."""
-MOST_EXPANDED = 64 << 20
-"""What an index may hold once every alias is replaced by what it stands for, in characters."""
+MOST_EXPANDED = 24 << 20
+"""What an index may hold once every alias is replaced by what it stands for, in characters; values count as some."""
 MOST_PROBLEMS = 100
 """How many bad entries are told of one by one."""
 LONGEST_NAME = 255
 _REREADINGS = 16
 """How many times over an index is read whose entries are no YAML together, at most."""
 
+# What strangers write is matched without going back, or else a few kilobytes of it would take for ever.
 _HTML = re.compile(
-    rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body|\?xml)\b", re.IGNORECASE | re.DOTALL
+    rb"(?>\s+|<!--.*?-->)*+<(?:!doctype\s+html|html|head|body|\?xml)\b", re.IGNORECASE | re.DOTALL
 )
 _PIECE = re.compile(r"^- ", re.MULTILINE)
 _ANCHOR = re.compile(r"(?<![^\s\[{,])&([^\s\[\]{},]+)")
 _ALIAS = re.compile(r"(?<![^\s\[{,])\*([^\s\[\]{},]+)")
+_NAME = re.compile(r"""^(?:- )?[ \t]*+name:[ \t]*+["']?([^"'\n]{1,255})""", re.MULTILINE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -311,5 +313,5 @@ def _cause(error: Exception) -> str:
 
 def _name_in(piece: str) -> str:
     """Guess the name of an entry that cannot be read."""
-    found = re.search(r"""^(?:- )?\s*name:\s*["']?([^"'\n]{1,255})""", piece, re.MULTILINE)
+    found = _NAME.search(piece)
     return found[1].strip() if found else ""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from localplane_server.downloads.addresses import shown
 from localplane_server.downloads.progress import Validators
 from localplane_server.gallery.index import MOST_INDEX_BYTES
 
@@ -63,7 +64,9 @@ class IndexCache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):
-            log.warning("a copy of a gallery's index cannot be used", extra={"gallery_url": url})
+            log.warning(
+                "a copy of a gallery's index cannot be used", extra={"gallery_url": shown(url)}
+            )
             return None
 
     def write(self, url: str, copy: IndexCopy) -> None:
@@ -91,12 +94,18 @@ class IndexCache:
         except OSError as error:
             log.warning(
                 "cannot keep a copy of a gallery's index",
-                extra={"gallery_url": url, "cause": error.strerror},
+                extra={"gallery_url": shown(url), "cause": error.strerror},
             )
 
     def remove(self, url: str) -> None:
-        """Throw the copy of a gallery's index away."""
-        self._path(url).unlink(missing_ok=True)
+        """Throw the copy of a gallery's index away. A disk that keeps it is logged, and no error."""
+        try:
+            self._path(url).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning(
+                "cannot remove a copy of a gallery's index",
+                extra={"gallery_url": shown(url), "cause": error.strerror},
+            )
 
     def _path(self, url: str) -> Path:
         return self._folder / f"{hashlib.sha256(url.encode()).hexdigest()}.yaml"

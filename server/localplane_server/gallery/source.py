@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from localplane_server.downloads.addresses import shown
 from localplane_server.downloads.progress import Document, Validators
 from localplane_server.errors import LocalplaneError
 from localplane_server.gallery.builtin import builtin_index
@@ -213,7 +214,7 @@ class GallerySource:
                 await self._fetch(url)
             except (LocalplaneError, UnreadableIndexError, TimeoutError, OSError) as error:
                 self._failed_until[url] = self._clock() + self._patience.failed
-                self._causes[url] = f"{url}: {_cause(error, self._patience.fetch)}"
+                self._causes[url] = f"{shown(url)}: {_cause(error, self._patience.fetch)}"
             else:
                 self._causes.clear()
                 self._failed_until.clear()
@@ -239,6 +240,9 @@ class GallerySource:
                 fetched_at=now,
             )
         else:
+            if not document.content.strip():
+                # Somebody who means that there is nothing writes [].
+                raise UnreadableIndexError("it is empty")
             index = await self._parsed(document.content)
             kept = IndexCopy(
                 content=document.content,

@@ -13,6 +13,8 @@ from yaml.constructor import SafeConstructor
 
 MOST_ENTRY = 4 << 20
 """What one value may hold once every alias is replaced by what it stands for, in characters."""
+VALUE_WEIGHT = 32
+"""As how many characters a value counts besides its own: it takes more memory than they do."""
 MOST_MERGED = 2_000_000
 """How many fields all mappings of an index together may take from others."""
 DEEPEST = 100
@@ -56,10 +58,8 @@ class NodeReader:
         """Return the text of a scalar, whatever type it seems to be of; null is an empty one."""
         if not isinstance(node, yaml.ScalarNode):
             raise WrongNodeError("there is a list or a mapping where a text belongs", node)
-        if node.tag == _NULL:
-            return ""
-        text: str = node.value
-        self.weight += len(text)
+        text: str = "" if node.tag == _NULL else node.value
+        self.weight += len(text) + VALUE_WEIGHT
         return text
 
     def items(self, node: yaml.Node) -> list[yaml.Node]:
@@ -131,7 +131,7 @@ class NodeReader:
         if self._depth >= DEEPEST:
             raise WrongNodeError(f"it is nested more than {DEEPEST} deep", node)
         before = self.weight
-        self._add_weight(1, node)
+        self._add_weight(VALUE_WEIGHT, node)
         self._open.add(id(node))
         self._depth += 1
         try:
@@ -158,7 +158,7 @@ class NodeReader:
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         text: str = node.value
-        self.weight += len(text) + 1
+        self.weight += len(text) + VALUE_WEIGHT
         tag = node.tag
         if tag in _TEXTS:
             return text

@@ -76,6 +76,9 @@ class Database:
             work: The work. When it raises, nothing of it remains.
             is_durable: Whether it must survive a loss of power. If not, it survives the end of
                 the process, however sudden, and costs no wait for the disk.
+
+        Raises:
+            InsufficientStorageError: If the disk is full.
         """
 
         def transact() -> _Result:
@@ -83,7 +86,11 @@ class Database:
             _set_durable(connection, is_durable=is_durable)
             return _transact(connection, lambda: work(connection))
 
-        return await self._run(transact)
+        try:
+            return await self._run(transact)
+        except apsw.FullError as error:
+            message = "cannot write down what was asked for: the disk of the data folder is full"
+            raise errors.InsufficientStorageError(message) from error
 
     async def _run(self, work: Callable[[], _Result]) -> _Result:
         # Shielded, as cancelling the caller would otherwise drop work that has not begun yet.

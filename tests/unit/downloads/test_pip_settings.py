@@ -55,6 +55,17 @@ def test_key() -> None:
     assert settings.credentials.authorization("https://host/x") is None
 
 
+@pytest.mark.parametrize("url", ["https://host:port/simple", "https://me:p@[::1/simple", "simple"])
+def test_index_that_is_none(url: str) -> None:
+    """An index whose URL is none is left out; the others stay."""
+    environment = {
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_INDEX_URL": url,
+        "PIP_EXTRA_INDEX_URL": "https://b",
+    }
+    assert ("https://b",) == PipSettings.read(environment).index_urls
+
+
 @pytest.mark.parametrize("content", ["no section", "[global\n", "\xff"])
 def test_file_that_is_none(tmp_path: Path, content: str) -> None:
     """A file that cannot be read says nothing."""

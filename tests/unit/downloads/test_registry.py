@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import deque
 
 import pytest
@@ -145,11 +146,21 @@ async def test_token_stays_with_its_registry(
 
 
 @pytest.mark.parametrize(
-    "challenge", ["", "Basic realm=here", "Bearer", 'Bearer realm="http://10.0.0.1/token"']
+    "challenge",
+    [
+        "",
+        "Basic realm=here",
+        "Bearer",
+        'Bearer realm="http://10.0.0.1/token"',
+        # Not to be read in a time that grows with its square.
+        "Bearer " + "a" * 60_000,
+    ],
 )
 async def test_other_challenges(downloader: Downloader, server: FileServer, challenge: str) -> None:
     """A registry that wants something else is told of, and a forbidden place is not asked for a token."""
     server.routes["/v2/"] = lambda _asked: (401, {"WWW-Authenticate": challenge}, b"")
 
+    began = time.monotonic()
     with pytest.raises((DownloadFailedError, SourceRefusedError)):
         await downloader.fetch(f"oci://127.0.0.1:{server.port}/o/m")
+    assert time.monotonic() - began < 10

@@ -13,7 +13,7 @@ from localplane_server.downloads.sources import (
     WebSource,
     parse_source,
 )
-from localplane_server.errors import SourceRefusedError
+from localplane_server.errors import SettingsError, SourceRefusedError
 
 HUB = "https://huggingface.co"
 RAW = "https://raw.githubusercontent.com"
@@ -74,6 +74,7 @@ def test_sources(uri: str, source: Source) -> None:
         "github:o/r/m@../../x",
         "oci://ghcr.io/",
         "oci://ghcr.io/Upper/m",
+        "oci://ghcr.io/" + "a-" * 200 + "a",
         "oci://ghcr.io/a/../b",
         "oci://ghcr.io/m:ta g",
         "oci://ghcr.io/m@sha256:12",
@@ -120,3 +121,15 @@ class TestEndpoints:
         for other in ("http://huggingface.co/", "https://cdn.huggingface.co/", f"{HUB}:444/", RAW):
             assert keys.authorization(other) is None
         assert "t" not in repr(keys).replace("Credentials", "")
+
+    @pytest.mark.parametrize("token", ["secret\nkey", "secret\u20ac"])
+    def test_token_that_is_none(self, token: str) -> None:
+        """A token that no header can hold ends the start, and is not told."""
+        with pytest.raises(SettingsError, match="HF_TOKEN") as caught:
+            Endpoints().credentials({"HF_TOKEN": token})
+        assert "secret" not in str(caught.value)
+
+    def test_endpoint_that_is_none(self) -> None:
+        """An endpoint that a token cannot be for ends the start, too."""
+        with pytest.raises(SettingsError, match="endpoint"):
+            Endpoints(hugging_face="https://host:port").credentials({"HF_TOKEN": "t"})

@@ -49,6 +49,15 @@ def test_recalls(part: StagedPart, tmp_path: Path) -> None:
     assert b"xyz" == again.path.read_bytes()[:3]
 
 
+def test_crumbs(part: StagedPart, tmp_path: Path) -> None:
+    """More pieces than the system writes at once are written all the same."""
+    pieces = [b"%d," % number for number in range(5000)]
+    whole = b"".join(pieces)
+
+    assert len(whole) == part.write(0, pieces)
+    assert whole == reopened(part, tmp_path).path.read_bytes()
+
+
 @pytest.mark.parametrize("torn", [b"+ 50 9", b"+ 50", b"+"])
 def test_torn_line(part: StagedPart, tmp_path: Path, torn: bytes) -> None:
     """A note that was being written when the process was killed does not count."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import datetime as dt
 import socket
+from collections.abc import Awaitable
+from contextlib import closing, suppress
+from urllib.parse import unquote
 
 import pytest
 
@@ -14,7 +19,7 @@ from localplane_server.downloads.downloader import Downloader
 from localplane_server.downloads.patience import TransferError
 from localplane_server.downloads.web import retry_after, told_size
 from localplane_server.errors import DownloadFailedError, OfflineError, SourceRefusedError
-from unit.downloads.conftest import Make
+from unit.downloads.conftest import HURRY, Make
 
 BOTH = AddressPolicy.of(["127.0.0.1", "localhost"])
 
@@ -49,6 +54,8 @@ class TestRedirects:
             "file:///etc/passwd",
             "https://user:pass@example.org/b",
             "https://[::1/b",
+            "https://" + "a" * 64 + ".example/b",
+            "https://a..example/b",
         ],
     )
     async def test_refused(self, downloader: Downloader, server: FileServer, target: str) -> None:
@@ -76,6 +83,60 @@ class TestRedirects:
         server.put("/x/b", b"x")
         server.redirect("/x/a", "b#part")
         assert 1 == (await downloader.fetch(f"{server.url}/x/a")).size_bytes
+
+    async def test_unquoted(self, downloader: Downloader, server: FileServer) -> None:
+        """One that is UTF-8 as it is leads where it would lead if it were quoted."""
+        server.put("/%E6%97%A5.bin", b"x")
+        server.redirect("/a", "/日.bin".encode().decode("latin-1"))
+        assert 1 == (await downloader.fetch(f"{server.url}/a")).size_bytes
+
+
+@pytest.mark.parametrize("head", ["HTTP/1.1 404 No\r\nContent-Length: 60000\r\n\r\n", "HTTP/1.1 "])
+async def test_drips(make: Make, head: str) -> None:
+    """A server that sends a byte now and then holds up nobody for long: not with what it says of a failure either."""
+
+    async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head.encode())
+        with suppress(OSError), closing(writer):
+            while not writer.is_closing():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+    patience = dataclasses.replace(HURRY, attempts=1, document_seconds=0.3)
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        downloader = make(patience=patience)
+        url = f"http://127.0.0.1:{port}/a"
+        attempts: list[Awaitable[object]] = [
+            downloader.facts(url),
+            downloader.read(url, most_bytes=9),
+        ]
+        if "404" in head:
+            attempts.append(downloader.fetch(url))
+        for attempt in attempts:
+            async with asyncio.timeout(5):
+                with pytest.raises(DownloadFailedError):
+                    await attempt
+        await downloader.__aexit__(None, None, None)
+
+
+async def test_query_is_not_told(downloader: Downloader, server: FileServer) -> None:
+    """What a server says is not repeated if it repeats the query."""
+    server.routes["/a"] = lambda asked: (404, {}, f"cannot get {unquote(asked.path)}".encode())
+
+    with pytest.raises(DownloadFailedError, match="answered 404: cannot get /a"):
+        await downloader.read(f"{server.url}/a", most_bytes=9)
+    with pytest.raises(DownloadFailedError, match=r"answered 404$"):
+        await downloader.read(f"{server.url}/a?a&key=sec%20ret", most_bytes=9)
+
+
+async def test_key_that_cannot_be_sent(make: Make, server: FileServer) -> None:
+    """A key that no header can hold is not told either."""
+    keys = Credentials().bound(server.url, bearer("secret\nkey"))
+    with pytest.raises(DownloadFailedError, match="the request cannot be sent") as caught:
+        await make(credentials=keys).fetch(f"{server.url}/a")
+    assert "secret" not in caught.value.message
 
 
 async def test_what_is_sent(downloader: Downloader, server: FileServer) -> None:

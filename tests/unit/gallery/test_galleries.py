@@ -167,6 +167,39 @@ class TestChanges:
         with pytest.raises(InvalidArgumentError, match="already"):
             await galleries.add(A)
 
+    async def test_a_caller_who_leaves(self, world: World) -> None:
+        """A change that is being written down when its caller leaves is made as a whole."""
+        galleries = await world.start()
+        writing, may_go_on = asyncio.Event(), asyncio.Event()
+        put = world.records.put
+
+        async def slow(row: GalleryRow) -> None:
+            await put(row)
+            writing.set()
+            await may_go_on.wait()
+
+        world.records.put = slow  # type: ignore[method-assign]
+        adding = asyncio.create_task(galleries.add(A))
+        await writing.wait()
+        adding.cancel()
+        may_go_on.set()
+        await asyncio.wait([adding])
+
+        assert ["localplane", "a"] == names(galleries)
+
+    async def test_copies_go(self, world: World) -> None:
+        """With the last gallery of a URL goes the copy of its index."""
+        world.reader.indexes[A.url] = "- name: one\n"
+        galleries = await world.start(A)
+        await galleries.add(GallerySetting("twin", A.url))
+        assert "a" == (await galleries.find("one")).gallery
+        (copy,) = world.folder.iterdir()
+        await galleries.remove("a")
+        assert copy.exists()
+        await galleries.remove("twin")
+
+        assert not copy.exists()
+
     async def test_a_change_that_cannot_be_kept(self, world: World) -> None:
         """Nothing is as if it had been changed."""
 

@@ -240,6 +240,18 @@ class TestBadEntries:
         assert "no YAML" in index.problems[0].message
 
 
+@pytest.mark.parametrize(
+    "data",
+    [b"<!---->" * 30 + b"x", b"- [\n" + b"- \n" + b"\n" * 30_000 + b"]", b"<!--" * 1000],
+)
+def test_takes_no_time(data: bytes) -> None:
+    """What is made so that looking for something in it takes for ever is looked at in a moment."""
+    began = time.monotonic()
+    with pytest.raises(UnreadableIndexError):
+        parse_index(data, gallery="g")
+    assert time.monotonic() - began < 2
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("data", "cause"),
@@ -280,8 +292,20 @@ class TestRefusals:
     def test_many_large_entries(self) -> None:
         """Each is small enough; all together are not, and the index is refused."""
         text = "- name: a\n  overrides: &o\n    x: &x [" + "lol, " * 1000 + "]\n    y: ["
-        text += "*x, " * 400 + "]\n"
+        text += "*x, " * 40 + "]\n"
         text += "".join(f"- {{name: a{number}, overrides: *o}}\n" for number in range(100))
+
+        with pytest.raises(UnreadableIndexError, match="many times as large"):
+            parsed(text)
+
+    @pytest.mark.parametrize(
+        "field",
+        ["overrides: {" + "k%d: 1, " * 2000 % tuple(range(2000)) + "}", f"tags: [{'~, ' * 2000}]"],
+    )
+    def test_many_small_values(self, field: str) -> None:
+        """Values count even if hardly anything is written in them, since they take memory all the same."""
+        text = f"- &a\n  name: a\n  {field}\n"
+        text += "".join(f"- {{!!merge <<: *a, name: a{number}}}\n" for number in range(1000))
 
         with pytest.raises(UnreadableIndexError, match="many times as large"):
             parsed(text)

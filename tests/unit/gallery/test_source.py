@@ -168,6 +168,7 @@ async def test_mirrors_in_their_order(world: World) -> None:
     [
         (DownloadFailedError("x", "it broke off"), "it broke off"),
         (b"<!doctype html><html>", "web page"),
+        (b"\n", "it is empty"),
         (b"a: [", "no YAML"),
     ],
 )
@@ -323,3 +324,23 @@ async def test_closed(world: World) -> None:
     await world.settled()
 
     assert world.state.index is None
+
+
+async def test_query_is_not_told(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is in the query of a URL, which may be a key, is in no error and no line of the log."""
+    url = f"{URL}?key=secret"
+    (tmp_path / "no-folder").write_text("")
+    world.folder = tmp_path / "no-folder"
+    world.new(GallerySetting("g", url))
+    world.reader.answers[url] = DownloadFailedError(URL, "not there")
+    await world.names()
+    assert f"{URL}: " in world.state.error
+
+    world.reader.answers[url] = ONE
+    world.clock.seconds += 1000
+    assert ["one"] == await world.names()
+    told = [str(vars(record)) for record in caplog.records]
+    assert 2 <= len(told)
+    assert "secret" not in "".join([world.state.error, *told])

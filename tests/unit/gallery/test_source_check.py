@@ -44,6 +44,7 @@ async def test_taken(tmp_path: Path, uri: str) -> None:
         "https://[::1]/x",
         "https://[::ffff:10.0.0.1]/x",
         "https://169.254.169.254/latest",
+        "https://a..example/x",
         "http://public/x",
         "https://user:secret@public/x",
         "file:///etc/passwd",

@@ -167,3 +167,19 @@ class TestWrite:
 
         with pytest.raises(RuntimeError):
             await database.read(lambda _: None)
+
+
+async def test_full_disk(path: Path) -> None:
+    """A disk that is full is told as one; what was there stays, and can be written again later."""
+    async with Database(path, migrations=STEPS) as database:
+        pages = await database.read(lambda connection: connection.pragma("page_count"))
+        await database.read(lambda connection: connection.pragma("max_page_count", pages))
+        with pytest.raises(errors.InsufficientStorageError, match="disk of the data folder"):
+            await database.write(
+                lambda connection: connection.execute(
+                    "INSERT INTO a (y) VALUES (hex(zeroblob(99999)))"
+                )
+            )
+        await database.write(lambda connection: put(connection, 1))
+
+        assert [1] == await database.read(values)

@@ -83,15 +83,18 @@ class ModelsFolder:
                     os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
                     dir_fd=place.folder,
                 )
+            # Of a folder no file object can be made, which would leave the descriptor open.
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                return None
             with os.fdopen(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    return None
                 content = file.read(most_bytes + 1)
             return content.decode() if len(content) <= most_bytes else None
         except (FileNotFoundError, UnicodeDecodeError):
             return None
         except OSError as error:
-            if error.errno == errno.ELOOP:
+            # A link, or a socket.
+            if error.errno in (errno.ELOOP, errno.ENXIO):
                 return None
             raise
 

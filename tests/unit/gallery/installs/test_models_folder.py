@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,18 @@ class TestLinks:
 
 
 class TestRead:
+    def test_no_file(self, folder: ModelsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A folder and a socket in the place of a file are no files, and nothing is left open."""
+        monkeypatch.chdir(folder.root)
+        Path("x").mkdir()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind("y")
+        before = sorted(Path("/proc/self/fd").iterdir())
+
+        assert folder.read_text("x", most_bytes=100) is None
+        assert folder.read_text("y", most_bytes=100) is None
+        assert before == sorted(Path("/proc/self/fd").iterdir())
+
     def test_digest(self, folder: ModelsFolder) -> None:
         """The digest is that of the content, and all of it is told."""
         content = bytes(3_000_000)
