@@ -35,14 +35,19 @@ class RequestReader:
         }
 
     def values(self, exchange: Exchange) -> dict[str, Any]:
-        """Join what a request gives: a field of the body wins, then the path, then the query.
+        """Join what a request gives: a field of the body wins over the query; the path has no other beside it.
 
         Raises:
-            InvalidRequestError: If the query cannot be read.
+            InvalidRequestError: If the query cannot be read, or body and path mean different things: what a path names
+                may be about to be deleted.
         """
         values = exchange.body
         for name, value in exchange.path_values.items():
             self._fill(values, name, value)
+            told = values.get(name, values.get(self._other_names[name]))
+            if told != value:
+                message = f"cannot tell which {name} is meant: path and body name different ones"
+                raise InvalidRequestError(message, field=name)
         if query := exchange.scope["query_string"]:
             binding = self._binding
             for name, value in read_query(query, binding.query, binding.reasons).items():

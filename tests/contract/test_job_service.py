@@ -172,6 +172,27 @@ async def test_reference(transport: Transport, files: FileServer, name: str) -> 
     await finished(transport, reference.uuid)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/models/delete/one", {"name": "other"}),
+        ("/models/jobs/one/cancel", {"uuid": "other"}),
+        ("/models/jobs/one/pause", {"uuid": 1}),
+    ],
+)
+async def test_path_and_body_differ(transport: Transport, path: str, body: dict[str, Any]) -> None:
+    """What the path names is not what is ended or deleted if the body names something else: nothing is."""
+    if not isinstance(transport, RestTransport):
+        pytest.skip("paths are REST's")
+    response = await transport._client.post(path, json=body)
+
+    assert (400, "INVALID_ARGUMENT") == (
+        response.status_code,
+        response.json()["error"]["reason"],
+    )
+    assert next(iter(body)) == response.json()["error"]["metadata"]["field"]
+
+
 async def test_unknown_model(transport: Transport) -> None:
     """A model that no gallery has is a job that fails with the cause, for people and for programs."""
     request = gallery_service_pb2.ApplyModelRequest(id="gallery@no/such-model")
