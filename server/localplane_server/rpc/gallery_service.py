@@ -13,6 +13,7 @@ from localplane.v1 import (
 )
 from localplane_server.gallery.galleries import Galleries
 from localplane_server.gallery.installs.plan import Planner
+from localplane_server.gallery.installs.request import target
 from localplane_server.gallery.installs.works import DELETE, INSTALL, deletion
 from localplane_server.gallery.source import SourceState
 from localplane_server.gallery_setting import GallerySetting
@@ -116,7 +117,7 @@ class GalleryServicer(gallery_service_pb2_grpc.GalleryServiceServicer):
         name = check_name(request.name)
         job = await self._jobs.submit(
             DELETE,
-            name.replace("/", "__").lower(),
+            target(name),
             deletion(name),
             request_id=_request_id(request, context),
         )

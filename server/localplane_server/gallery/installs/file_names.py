@@ -49,7 +49,7 @@ def installed_name(name: str, *, field: str = "name") -> str:
     if problem is None and len(flat.encode()) > LONGEST_MODEL_NAME:
         problem = f"is longer than {LONGEST_MODEL_NAME} bytes"
     if problem is not None:
-        message = f"cannot install a model as {shown(name)}: the name {problem}"
+        message = f"cannot use {shown(name)} as the name of a model: it {problem}"
         raise InvalidModelNameError(message, field=field)
     return flat
 

@@ -222,16 +222,21 @@ def check_name_is_free(recipe: Recipe, catalog: ModelCatalog, folder: ModelsFold
     """Check that nothing but an earlier installation of the name goes when a model is installed.
 
     Raises:
-        AlreadyExistsError: If a configuration has the name that was not installed under it.
+        AlreadyExistsError: If a configuration has the name, or one of the aliases, that was not installed under it.
     """
     if recipe.configuration is None:
         return
     own = configuration_file(recipe.name)
+    aliases = recipe.configuration.get("aliases")
+    names = {recipe.name, *(aliases if isinstance(aliases, list) else ())}
     for model in catalog.configured():
-        is_taken = recipe.name == model.name or recipe.name in model.aliases
-        if is_taken and model.config_file != own:
-            message = f"cannot install {recipe.name}: {model.config_file} has a model of that name"
-            raise AlreadyExistsError(message, model=recipe.name, file=model.config_file or "")
+        taken = names & {model.name, *model.aliases}
+        if taken and model.config_file != own:
+            name = min(taken)
+            message = (
+                f"cannot install {recipe.name}: {model.config_file} has a model of the name {name}"
+            )
+            raise AlreadyExistsError(message, model=name, file=model.config_file or "")
     if folder.stat(own) is not None and folder.stat(gallery_file(recipe.name)) is None:
         message = (
             f"cannot install {recipe.name}: {own} was not installed but written by somebody;"

@@ -323,8 +323,12 @@ class TestFailure:
         other.write_text("name: served\naliases: [known]\nbackend: llama\n")
         workshop.catalog.reload()
         for name in ("served", "known"):
-            with pytest.raises(AlreadyExistsError, match=r"other\.yaml has a model of that name"):
+            with pytest.raises(AlreadyExistsError, match=r"other\.yaml has a model of the name"):
                 await workshop.install(**workshop.model(name))
+            with pytest.raises(AlreadyExistsError, match=f"has a model of the name {name}"):
+                await workshop.install(
+                    name="mine", config_file={"backend": "llama", "aliases": ["my", name]}
+                )
         other.unlink()
         workshop.catalog.reload()
 
