@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from backends.processes import free_port
 from served import wait_until
 
@@ -110,6 +112,10 @@ class ExternalProcess:
     def hang(self) -> None:
         """Have it do nothing any more, with its connections open."""
         self._signal(signal.SIGSTOP)
+        assert self.process is not None
+        stopped = psutil.Process(self.process.pid)
+        # The signal is on its way to its threads still; until it is there, they answer.
+        wait_until(lambda: stopped.status() == psutil.STATUS_STOPPED)
 
     def go_on(self) -> None:
         """Have it work again."""
