@@ -61,14 +61,16 @@ type GalleryServiceClient interface {
 	// What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
 	// itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
 	// cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
-	// A model that no gallery has is a job that fails with `MODEL_NOT_IN_GALLERY`.
+	// `SOURCE_REFUSED` when a URL in it says itself that nothing may be fetched from there. A model that no gallery has is a
+	// job that fails with `MODEL_NOT_IN_GALLERY`.
 	ApplyModel(ctx context.Context, in *ApplyModelRequest, opts ...grpc.CallOption) (*JobReference, error)
 	// Tells what ApplyModel would do with the same request, without fetching what is large and without changing anything.
 	//
 	// Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
 	// the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
-	// model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
-	// may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+	// model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `ALREADY_EXISTS` when a configuration has the
+	// name that was not installed under it, `SOURCE_REFUSED` when a file is where nothing may be fetched from,
+	// `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
 	PlanModel(ctx context.Context, in *PlanModelRequest, opts ...grpc.CallOption) (*ModelPlan, error)
 	// Deletes a model and answers at once with the job that does it; JobService tells what becomes of it.
 	//
@@ -187,14 +189,16 @@ type GalleryServiceServer interface {
 	// What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
 	// itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
 	// cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
-	// A model that no gallery has is a job that fails with `MODEL_NOT_IN_GALLERY`.
+	// `SOURCE_REFUSED` when a URL in it says itself that nothing may be fetched from there. A model that no gallery has is a
+	// job that fails with `MODEL_NOT_IN_GALLERY`.
 	ApplyModel(context.Context, *ApplyModelRequest) (*JobReference, error)
 	// Tells what ApplyModel would do with the same request, without fetching what is large and without changing anything.
 	//
 	// Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
 	// the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
-	// model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
-	// may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+	// model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `ALREADY_EXISTS` when a configuration has the
+	// name that was not installed under it, `SOURCE_REFUSED` when a file is where nothing may be fetched from,
+	// `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
 	PlanModel(context.Context, *PlanModelRequest) (*ModelPlan, error)
 	// Deletes a model and answers at once with the job that does it; JobService tells what becomes of it.
 	//

@@ -1036,7 +1036,8 @@ export const GalleryServiceService = {
    * What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
    * itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
    * cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
-   * A model that no gallery has is a job that fails with `MODEL_NOT_IN_GALLERY`.
+   * `SOURCE_REFUSED` when a URL in it says itself that nothing may be fetched from there. A model that no gallery has is a
+   * job that fails with `MODEL_NOT_IN_GALLERY`.
    */
   applyModel: {
     path: "/localplane.v1.GalleryService/ApplyModel" as const,
@@ -1052,8 +1053,9 @@ export const GalleryServiceService = {
    *
    * Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
    * the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
-   * model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
-   * may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+   * model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `ALREADY_EXISTS` when a configuration has the
+   * name that was not installed under it, `SOURCE_REFUSED` when a file is where nothing may be fetched from,
+   * `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
    */
   planModel: {
     path: "/localplane.v1.GalleryService/PlanModel" as const,
@@ -1117,7 +1119,8 @@ export interface GalleryServiceServer extends UntypedServiceImplementation {
    * What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
    * itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
    * cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
-   * A model that no gallery has is a job that fails with `MODEL_NOT_IN_GALLERY`.
+   * `SOURCE_REFUSED` when a URL in it says itself that nothing may be fetched from there. A model that no gallery has is a
+   * job that fails with `MODEL_NOT_IN_GALLERY`.
    */
   applyModel: handleUnaryCall<ApplyModelRequest, JobReference>;
   /**
@@ -1125,8 +1128,9 @@ export interface GalleryServiceServer extends UntypedServiceImplementation {
    *
    * Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
    * the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
-   * model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
-   * may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+   * model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `ALREADY_EXISTS` when a configuration has the
+   * name that was not installed under it, `SOURCE_REFUSED` when a file is where nothing may be fetched from,
+   * `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
    */
   planModel: handleUnaryCall<PlanModelRequest, ModelPlan>;
   /**
@@ -1230,7 +1234,8 @@ export interface GalleryServiceClient extends Client {
    * What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
    * itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
    * cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
-   * A model that no gallery has is a job that fails with `MODEL_NOT_IN_GALLERY`.
+   * `SOURCE_REFUSED` when a URL in it says itself that nothing may be fetched from there. A model that no gallery has is a
+   * job that fails with `MODEL_NOT_IN_GALLERY`.
    */
   applyModel(
     request: ApplyModelRequest,
@@ -1252,8 +1257,9 @@ export interface GalleryServiceClient extends Client {
    *
    * Fetched are the configurations that a gallery refers to, the sizes of the files and, for the estimate of its memory,
    * the first kilobytes of a model file. Answers what a job would fail with: `MODEL_NOT_IN_GALLERY` when no gallery has the
-   * model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `SOURCE_REFUSED` when a file is where nothing
-   * may be fetched from, `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
+   * model, `INVALID_ARGUMENT` when it cannot be installed as it is asked for, `ALREADY_EXISTS` when a configuration has the
+   * name that was not installed under it, `SOURCE_REFUSED` when a file is where nothing may be fetched from,
+   * `DOWNLOAD_FAILED` when a configuration cannot be had. A file whose size nobody tells is no error.
    */
   planModel(
     request: PlanModelRequest,
