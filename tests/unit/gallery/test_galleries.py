@@ -193,7 +193,12 @@ class TestChanges:
         galleries = await world.start(A)
         await galleries.add(GallerySetting("twin", A.url))
         assert "a" == (await galleries.find("one")).gallery
-        (copy,) = world.folder.iterdir()
+        # Both galleries keep it, each when it has read it.
+        await galleries.offer()
+        async with asyncio.timeout(10):
+            while len(copies := [*world.folder.iterdir()]) != 1:
+                await asyncio.sleep(0.01)
+        (copy,) = copies
         await galleries.remove("a")
         assert copy.exists()
         await galleries.remove("twin")
