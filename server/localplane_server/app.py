@@ -244,11 +244,12 @@ async def running(
         # Once the servers have stopped, no call is left that a backend should wait for.
         stack.push_async_callback(scheduler.close, grace_seconds=0.0, end_seconds=end_seconds)
 
+        staging = settings.data_dir / "staging"
         policy = AddressPolicy.of(settings.allow_private_hosts, allow_http=settings.allow_http)
         endpoints = Endpoints.from_environment(environment)
         downloader = await stack.enter_async_context(
             Downloader(
-                settings.data_dir / "staging",
+                staging,
                 policy=policy,
                 endpoints=endpoints,
                 credentials=endpoints.credentials(environment),
@@ -272,7 +273,7 @@ async def running(
         )
         await galleries.load()
         stack.callback(galleries.close)
-        changes = Changes(ModelsFolder(models_dir), settings.data_dir / "staging", catalog)
+        changes = Changes(ModelsFolder(models_dir), staging, catalog)
         await changes.recover()
         unloader = LoadedModels(scheduler, grace_seconds=settings.shutdown_grace)
         resolver = Resolver(galleries, downloader)
@@ -280,7 +281,7 @@ async def running(
         installer = Installer(changes, resolver, downloader, catalog, unloader, scanner=scanner)
         planner = Planner(
             changes.folder,
-            settings.data_dir / "staging",
+            staging,
             resolver,
             downloader,
             programs,
@@ -313,7 +314,7 @@ async def running(
             settings=settings,
             keys=keys,
             catalog=catalog,
-            installed=InstalledModels(models_dir),
+            installed=InstalledModels(changes.folder),
             scheduler=scheduler,
             jobs=jobs,
             monitor=monitor,

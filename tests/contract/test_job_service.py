@@ -1,4 +1,7 @@
-"""Installations and deletions as jobs, over every transport, with a real server of files."""
+"""Installations and deletions as jobs, over every transport, with a real server of files.
+
+One module, longer than others: its tests share one service, whose start takes longer than most of them.
+"""
 
 from __future__ import annotations
 

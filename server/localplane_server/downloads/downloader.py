@@ -1,4 +1,7 @@
-"""The front of this package: files and documents by their URIs."""
+"""The front of this package: files and documents by their URIs.
+
+One module, longer than others: each kind of source takes every call another way, and here the ways stand side by side.
+"""
 
 from __future__ import annotations
 

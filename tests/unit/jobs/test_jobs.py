@@ -1,4 +1,7 @@
-"""Jobs with a real state file: asked for, run, stopped, and taken up again by another service."""
+"""Jobs with a real state file: asked for, run, stopped, and taken up again by another service.
+
+One module, longer than others: all of it is about one class, and uses the same work that does as it is told.
+"""
 
 from __future__ import annotations
 

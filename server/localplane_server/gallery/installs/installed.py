@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from localplane_server.downloads.addresses import shown
@@ -27,8 +26,8 @@ class InstalledModels:
     What may hold a password, such as configurations and queries of URLs, is left out.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._folder = ModelsFolder(root)
+    def __init__(self, folder: ModelsFolder) -> None:
+        self._folder = folder
         self._read: dict[str, tuple[Stamp, Mapping[str, Any] | None]] = {}
 
     def configs(self) -> dict[str, Mapping[str, Any]]:

@@ -1,4 +1,7 @@
-"""Installing models into a folder, from a source in memory."""
+"""Installing models into a folder, from a source in memory.
+
+One module, longer than others: all of it is about one class.
+"""
 
 from __future__ import annotations
 

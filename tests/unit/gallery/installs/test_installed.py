@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from localplane_server.gallery.installs.installed import InstalledModels
+from localplane_server.gallery.installs.models_folder import ModelsFolder
 
 FILE = """
 name: smol
@@ -37,12 +38,12 @@ def test_told(tmp_path: Path) -> None:
             "urls": ["https://host/x", "https://host/y"],
             "files": [{"filename": "a.gguf", "sha256": "aa", "uri": "https://host/a.gguf"}],
         }
-    } == InstalledModels(tmp_path).configs()
+    } == InstalledModels(ModelsFolder(tmp_path)).configs()
 
 
 def test_changes(tmp_path: Path) -> None:
     """Files that come, go and change are seen; a folder that is missing has none."""
-    models = InstalledModels(tmp_path / "models")
+    models = InstalledModels(ModelsFolder(tmp_path / "models"))
     assert {} == models.configs()
     (tmp_path / "models").mkdir()
     file = tmp_path / "models" / "._gallery_a.yaml"
