@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from localplane.v1 import summary_pb2
@@ -71,7 +72,7 @@ class Summaries:
         """Take note of where the service listens, once the ports are known."""
         self._listens = (grpc, http)
 
-    def summary(self, metadata: Iterable[tuple[str, str | bytes]]) -> summary_pb2.Summary:
+    async def summary(self, metadata: Iterable[tuple[str, str | bytes]]) -> summary_pb2.Summary:
         """Return the summary for a caller.
 
         Args:
@@ -87,6 +88,11 @@ class Summaries:
             self._add_models(summary)
         if role is Role.ADMIN:
             self._add_service(summary)
+            # It looks at every file that a gallery left.
+            told = await asyncio.to_thread(self._installed.configs)
+            summary.gallery_config.SetInParent()
+            for name, config in told.items():
+                summary.gallery_config.by_model[name].update(config)
         return summary
 
     def _add_models(self, summary: summary_pb2.Summary) -> None:
@@ -103,9 +109,6 @@ class Summaries:
     def _add_service(self, summary: summary_pb2.Summary) -> None:
         summary.is_p2p_enabled = self._network.is_on
         summary.application_config.CopyFrom(self._application_config())
-        summary.gallery_config.SetInParent()
-        for name, told in self._installed.configs().items():
-            summary.gallery_config.by_model[name].update(told)
         summary.processing_models.SetInParent()
         summary.task_types.SetInParent()
         for job in self._jobs.unfinished():

@@ -58,7 +58,7 @@ class SystemServicer(system_service_pb2_grpc.SystemServiceServicer):
     async def GetSummary(
         self, request: system_service_pb2.GetSummaryRequest, context: Any
     ) -> summary_pb2.Summary:
-        return self._summaries.summary(context.invocation_metadata() or ())
+        return await self._summaries.summary(context.invocation_metadata() or ())
 
     async def GetResources(
         self, request: system_service_pb2.GetResourcesRequest, context: Any
