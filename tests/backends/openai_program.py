@@ -113,7 +113,7 @@ async def until(is_so: Any) -> None:
             await asyncio.sleep(0.005)
 
 
-async def until_ready(one: OpenAIProgram) -> None:
+async def until_state(one: OpenAIProgram, state: int) -> None:
     async with asyncio.timeout(SECONDS):
-        while (await one.stub.Status(NOTHING, timeout=SECONDS)).state != STATUS.READY:
+        while (await one.stub.Status(NOTHING, timeout=SECONDS)).state != state:
             await asyncio.sleep(0.005)

@@ -35,7 +35,7 @@ from backends.openai_program import (
     chat,
     text_of,
     until,
-    until_ready,
+    until_state,
 )
 from backends.processes import deaf_port
 from localplane.localai import backend_pb2
@@ -163,7 +163,7 @@ class TestFaults:
             call.cancel()
 
             await asyncio.wait_for(server.gone.wait(), 2.0)
-            await until_ready(one)
+            await until_state(one, STATUS.READY)
 
     async def test_nobody_there(self, tmp_path: Path) -> None:
         """A server that is not there fails the load; one that goes away fails the calls and the health."""

@@ -21,7 +21,7 @@ from backends.openai_program import (
     backend,
     chat,
     text_of,
-    until_ready,
+    until_state,
 )
 from backends.processes import COMMAND, llama_server
 from localplane.localai import backend_pb2
@@ -108,23 +108,27 @@ class TestRealServer:
         assert Code.INVALID_ARGUMENT is code
         assert "exceeds the available context size" in message
 
-    async def test_cancel_counts(self, tmp_path: Path, llama_url: str) -> None:
+    async def test_cancel_counts(self, tmp_path: Path, tiny_gguf: Path) -> None:
         """A call that is cut is counted as far as it came, and the server is free again."""
-        async with backend(tmp_path, url=llama_url) as one:
-            assert (await one.load("tiny.gguf")).success
-            call = one.stub.PredictStream(
-                chat("hi", Tokens=400, IgnoreEOS=True, CorrelationId="c"), timeout=SECONDS
-            )
-            await call.read()
-            call.cancel()
-            asking = one.stub.GetMetrics(
-                backend_pb2.MetricsRequest(), metadata=(("x-correlation-id", "c"),), timeout=SECONDS
-            )
-            metrics = await asking
-            told = dict(await asking.trailing_metadata())
-            await until_ready(one)
+        with llama_server(tiny_gguf, tmp_path, "--context-size", "2048") as url:
+            async with backend(tmp_path, url=url) as one:
+                assert (await one.load("tiny.gguf")).success
+                # Long enough not to have ended before it is cut.
+                call = one.stub.PredictStream(
+                    chat("hi", Tokens=2000, IgnoreEOS=True, CorrelationId="c"), timeout=SECONDS
+                )
+                await call.read()
+                call.cancel()
+                asking = one.stub.GetMetrics(
+                    backend_pb2.MetricsRequest(),
+                    metadata=(("x-correlation-id", "c"),),
+                    timeout=SECONDS,
+                )
+                metrics = await asking
+                told = dict(await asking.trailing_metadata())
+                await until_state(one, STATUS.READY)
 
-        assert ("c", True) == (told["x-correlation-id"], 0 < metrics.tokens_generated < 400)
+        assert ("c", True) == (told["x-correlation-id"], 0 < metrics.tokens_generated < 2000)
 
 
 class TestCommand:
@@ -170,9 +174,10 @@ class TestCommand:
         async with backend(tmp_path, command=[*COMMAND, "--child"]) as one:
             assert (await one.load("tiny.gguf", ModelFile=str(tiny_gguf))).success
             tree = psutil.Process(one.program.process.pid).children(recursive=True)
-            call = one.stub.PredictStream(chat("hi", Tokens=400, IgnoreEOS=True), timeout=SECONDS)
-            await call.read()
+            # Stopped first, since the tiny model may have answered before it is killed.
             os.kill(tree[0].pid, signal.SIGSTOP)
+            call = one.stub.PredictStream(chat("hi"), timeout=SECONDS)
+            await until_state(one, STATUS.BUSY)
             os.kill(tree[0].pid, signal.SIGKILL)
 
             got, message = await one.failure(read_all(call))
