@@ -231,6 +231,7 @@ async def running(
             readiness=readiness,
             limits=_limits(settings),
             is_elsewhere=starter.is_elsewhere,
+            device_budget=settings.device_memory_budget.bytes_of,
             autoload=not settings.no_autoload,
         )
         devices = DeviceUses()

@@ -147,6 +147,10 @@ class Settings:
         parse_budget, "SIZE|PERCENT", default=MemoryBudget(0.85, is_share=True)
     )
     """Memory that backends may take together: bytes, a percentage of the machine's or the container's, or `off`."""
+    device_memory_budget: MemoryBudget = _setting(
+        parse_budget, "SIZE|PERCENT", default=MemoryBudget(0.95, is_share=True)
+    )
+    """Memory that backends may take together on each GPU: bytes, a percentage of the GPU's own, or `off`."""
     queue_timeout: float = _setting(parse_duration, "DURATION", default=60.0)
     """How long a call or a load waits for a place when all are taken, in seconds."""
     min_residency: float = _setting(parse_duration, "DURATION", default=1.0)
