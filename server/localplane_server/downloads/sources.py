@@ -110,6 +110,11 @@ def parse_source(uri: str, endpoints: Endpoints) -> Source:
             )
 
 
+def is_in_wheel(uri: str) -> bool:
+    """Whether a URI names a file that comes in a wheel."""
+    return uri.strip().partition(":")[0].lower() == "pypi"
+
+
 def _is_url(uri: str) -> bool:
     try:
         urlsplit(uri)

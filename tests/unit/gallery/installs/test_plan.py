@@ -40,8 +40,8 @@ PER_TOKEN = 4 * 2 * (16 + 16) * 2
 """Layers, groups of heads, lengths of a key and a value, bytes of a number."""
 
 
-class Beginnings:
-    """The beginnings of what a source has."""
+class Looks:
+    """What can be seen of what a source has."""
 
     def __init__(self, workshop: Workshop) -> None:
         self.workshop = workshop
@@ -53,12 +53,12 @@ class Beginnings:
 
 
 @pytest.fixture
-def beginnings(workshop: Workshop) -> Beginnings:
-    return Beginnings(workshop)
+def looks(workshop: Workshop) -> Looks:
+    return Looks(workshop)
 
 
 @pytest.fixture
-def plan(workshop: Workshop, beginnings: Beginnings) -> Callable[..., Any]:
+def plan(workshop: Workshop, looks: Looks) -> Callable[..., Any]:
     programs = BackendPrograms(
         [
             BackendProgram(name="llama", argv=("llama",), aliases=("llama-cpp",)),
@@ -72,7 +72,7 @@ def plan(workshop: Workshop, beginnings: Beginnings) -> Callable[..., Any]:
         workshop.source,
         programs,
         catalog=workshop.catalog,
-        beginnings=beginnings,
+        looks=looks,
     )
 
     async def plan(**content: Any) -> Plan:
@@ -237,12 +237,12 @@ def real_header(tiny_gguf: Path) -> bytes:
 
 class TestMemory:
     async def test_fetched_header(
-        self, workshop: Workshop, plan: Callable[..., Any], beginnings: Beginnings
+        self, workshop: Workshop, plan: Callable[..., Any], looks: Looks
     ) -> None:
         """The header of a file that is not there is fetched, and the estimate is for the configured context."""
         found = await plan(**workshop.model("tiny", HEADER, context_size=1024))
 
-        assert ["https://host/tiny.gguf"] == beginnings.asked
+        assert ["https://host/tiny.gguf"] == looks.asked
         memory = found.memory
         assert (len(HEADER), 1024 * PER_TOKEN, PROGRAM_BYTES, 1024) == (
             memory.weights_bytes,
@@ -254,7 +254,7 @@ class TestMemory:
         assert "" == found.memory_unknown
 
     async def test_local_header(
-        self, workshop: Workshop, plan: Callable[..., Any], beginnings: Beginnings
+        self, workshop: Workshop, plan: Callable[..., Any], looks: Looks
     ) -> None:
         """That of a file that is there is read, and a smaller cache counts less."""
         (workshop.root / "tiny.gguf").write_bytes(HEADER)
@@ -265,7 +265,7 @@ class TestMemory:
             )
         )
 
-        assert [] == beginnings.asked
+        assert [] == looks.asked
         assert int(1024 * 4 * 2 * 16 * (34 / 32 + 4)) == found.memory.cache_bytes
 
     @pytest.mark.parametrize(
