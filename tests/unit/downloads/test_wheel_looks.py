@@ -97,9 +97,7 @@ async def test_no_size(downloader: Downloader, index: FileServer) -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault(status=503), Fault(cut_after=100)])
-async def test_trouble_that_passes(
-    downloader: Downloader, index: FileServer, fault: Fault
-) -> None:
+async def test_trouble_that_passes(downloader: Downloader, index: FileServer, fault: Fault) -> None:
     """A server that fails once is asked again."""
     index.files[PATH].faults.append(fault)
 

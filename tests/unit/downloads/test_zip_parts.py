@@ -6,6 +6,7 @@ import io
 import random
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 
 import pytest
 
@@ -132,10 +133,8 @@ async def test_damaged(seed: int) -> None:
         content[place] = rolled.randrange(256)
     far = Far(bytes(content))
 
-    try:
+    with suppress(TransferError):
         assert len(await far.beginning("x", 5000)) <= 5000
-    except TransferError:
-        pass
     assert len(far.asked) <= 2 * zip_parts.MOST_PIECES
     assert far.read_bytes <= 2 * zip_parts.MOST_BYTES
 

@@ -45,11 +45,11 @@ class DownloadPlaces:
                 self._taken[owner] -= 1
                 if not self._taken[owner]:
                     del self._taken[owner]
-            else:
-                self._waiting.remove((owner, turn))
             self._grant()
 
     def _grant(self) -> None:
+        # Whoever was cancelled has not got to say so yet.
+        self._waiting = [one for one in self._waiting if not one[1].cancelled()]
         while self._waiting and self._taken.total() < self._limit:
             at = min(range(len(self._waiting)), key=lambda one: self._taken[self._waiting[one][0]])
             owner, turn = self._waiting.pop(at)

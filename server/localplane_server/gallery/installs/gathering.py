@@ -223,9 +223,19 @@ class Gatherer:
         if pieces:
             told.phase("downloading")
 
+        has_failed = False
+
         async def fetch(name: str, file: GalleryFile) -> None:
+            nonlocal has_failed
             async with self._places.place(told):
-                staged[name] = await self._fetched(file, name, expected.get(file.uri), told)
+                if has_failed:
+                    return
+                try:
+                    staged[name] = await self._fetched(file, name, expected.get(file.uri), told)
+                except Exception:
+                    # Whoever is next gets the place before it is cancelled.
+                    has_failed = True
+                    raise
 
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -253,9 +263,9 @@ class Gatherer:
             if found != file.sha256.lower():
                 told.file(name, FileStage.QUEUED, done=0)
                 return False
-        told.file(name, FileStage.DONE, done=size)
         for source in file.sources:
             told.drop(_source_name(file, source))
+        told.file(name, FileStage.DONE, done=size)
         told.size_contents(file, size)
         gathered.kept.append(name)
         return True
