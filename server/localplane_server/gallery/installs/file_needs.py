@@ -30,7 +30,7 @@ class Needs:
         """Set up.
 
         Args:
-            facts: What is known of each file that is fetched, by its URI.
+            facts: What is known of each file that is fetched, by what it is fetched by.
         """
         self._facts = facts
         self._wheels: set[str] = set()
@@ -62,12 +62,12 @@ class Needs:
         """Return the size of a file that is fetched."""
         if file.size_bytes is not None:
             return file.size_bytes
-        facts = self._facts.get(file.uri)
+        facts = self._facts.get(file.source_uri)
         return None if facts is None else facts.size_bytes
 
     def _wheel(self, file: GalleryFile) -> FileFacts | None:
         """Return the wheel of a file: None if it comes by itself, one without a name if it was counted before."""
-        facts = self._facts.get(file.uri)
+        facts = self._facts.get(file.source_uri)
         if facts is None or not facts.wheel:
             return None
         if facts.wheel in self._wheels:

@@ -151,7 +151,7 @@ class Gatherer:
         async def facts(file: GalleryFile) -> FileFacts | None:
             async with limit:
                 try:
-                    return await self._source.facts(file.uri, sha256=file.sha256)
+                    return await self._source.facts(file.source_uri, sha256=file.sha256)
                 except InvalidArgumentError:
                     # Nobody may fetch it.
                     raise
@@ -191,17 +191,17 @@ class Gatherer:
         return gathered
 
     async def _expected(self, files: Sequence[GalleryFile], told: Told) -> dict[str, int]:
-        """Return the sizes of files that are fetched, as far as their gallery or their source tells, by URI."""
+        """Return the sizes of files to fetch, as far as anybody tells, by what they are fetched by."""
         pieces = [one for file in files for one in file.sources or (file,)]
-        known = {one.uri: one.size_bytes for one in pieces if one.size_bytes is not None}
+        known = {one.source_uri: one.size_bytes for one in pieces if one.size_bytes is not None}
         unknown = [one for one in pieces if one.size_bytes is None]
         for one, facts in zip(unknown, await self.facts(unknown), strict=True):
             if facts is not None and facts.size_bytes is not None:
-                known[one.uri] = facts.size_bytes
+                known[one.source_uri] = facts.size_bytes
         for file in files:
             if not file.convert:
-                told.file(file.filename, total=known.get(file.uri))
-                told.size_contents(file, known.get(file.uri))
+                told.file(file.filename, total=known.get(file.source_uri))
+                told.size_contents(file, known.get(file.source_uri))
         return known
 
     async def _fetched_all(
@@ -231,7 +231,9 @@ class Gatherer:
                 if has_failed:
                     return
                 try:
-                    staged[name] = await self._fetched(file, name, expected.get(file.uri), told)
+                    staged[name] = await self._fetched(
+                        file, name, expected.get(file.source_uri), told
+                    )
                 except Exception:
                     # Whoever is next gets the place before it is cancelled.
                     has_failed = True
@@ -280,7 +282,9 @@ class Gatherer:
                 done, total = done * size // total, size
             told.file(name, _STAGES[progress.phase], done=done, total=total)
 
-        staged = await self._source.fetch(file.uri, sha256=file.sha256.lower(), report=report)
+        staged = await self._source.fetch(
+            file.source_uri, sha256=file.sha256.lower(), report=report
+        )
         told.file(name, FileStage.DONE, done=staged.size_bytes, total=staged.size_bytes)
         told.size_contents(file, staged.size_bytes)
         return staged
@@ -313,7 +317,7 @@ class Gatherer:
         """Throw away what is staged of files: of those that were taken, what they were packed in."""
         for file in files:
             for one in file.sources or (file,):
-                await self._source.discard(one.uri, sha256=one.sha256.lower())
+                await self._source.discard(one.source_uri, sha256=one.sha256.lower())
 
 
 _STAGES = {

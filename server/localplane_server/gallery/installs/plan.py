@@ -248,7 +248,7 @@ class Planner:
         )
 
     async def _facts(self, files: Sequence[GalleryFile]) -> dict[str, FileFacts]:
-        """Return what sources tell of files of which the gallery does not tell enough, by their URIs."""
+        """Return what sources tell of files of which the gallery does not tell enough, by what they are fetched by."""
 
         def unknown() -> list[GalleryFile]:
             wanted = {}
@@ -258,12 +258,16 @@ class Planner:
                     continue
                 for one in file.sources or (file,):
                     if one.size_bytes is None or is_in_wheel(one.uri):
-                        wanted[one.uri] = one
+                        wanted[one.source_uri] = one
             return list(wanted.values())
 
         asked = await asyncio.to_thread(unknown)
         told = await self._gatherer.facts(asked)
-        return {one.uri: facts for one, facts in zip(asked, told, strict=True) if facts is not None}
+        return {
+            one.source_uri: facts
+            for one, facts in zip(asked, told, strict=True)
+            if facts is not None
+        }
 
     def _presence(self, file: GalleryFile, needs: Needs) -> tuple[FilePresence, int | None]:
         """Return how a file stands in the models folder, and its size."""
@@ -288,7 +292,7 @@ class Planner:
             elif self._looks is None:
                 return None, f"{name} was not looked into"
             else:
-                found = await self._looks.members(file.uri)
+                found = await self._looks.members(file.source_uri)
         except LocalplaneError as error:
             return None, error.message
         return sum(one.size_bytes for one in found if not is_left_out(one.name)), ""
@@ -349,9 +353,9 @@ class Planner:
             return None, size
         file = next(one for one in recipe.files if one.filename == planned.filename)
         if not file.convert:
-            return await self._looks.beginning(file.uri, most_bytes=HEADER_BYTES), size
+            return await self._looks.beginning(file.source_uri, most_bytes=HEADER_BYTES), size
         beginnings = {
-            one.filename: await self._looks.beginning(one.uri, most_bytes=HEADER_BYTES)
+            one.filename: await self._looks.beginning(one.source_uri, most_bytes=HEADER_BYTES)
             for one in looked_at(file)
         }
         return await asyncio.to_thread(foreseen, file, beginnings)
