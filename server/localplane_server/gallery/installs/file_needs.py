@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from localplane_server.downloads.progress import FileFacts
+from localplane_server.downloads.sources import is_in_wheel
 from localplane_server.gallery.entry import GalleryFile
 
 
@@ -55,7 +56,9 @@ class Needs:
         staged = [one.wheel_bytes for one in wheels if one is not None and one.wheel]
         space = total([*sizes, *made, *staged, unpacked])
         if space is None and not why:
-            why = f"the size of {file.filename} is not known"
+            is_of_wheel = None not in sizes and None in staged
+            what = f"the wheel of {file.filename}" if is_of_wheel else file.filename
+            why = f"the size of {what} is not known"
         return FileNeeds(fetch_bytes=fetched, space_bytes=space, unknown=why)
 
     def size(self, file: GalleryFile) -> int | None:
@@ -67,9 +70,11 @@ class Needs:
 
     def _wheel(self, file: GalleryFile) -> FileFacts | None:
         """Return the wheel of a file: None if it comes by itself, one without a name if it was counted before."""
-        facts = self._facts.get(file.source_uri)
-        if facts is None or not facts.wheel:
+        if not is_in_wheel(file.uri):
             return None
+        facts = self._facts.get(file.source_uri)
+        if facts is None:
+            return FileFacts(None, "", wheel=file.uri)
         if facts.wheel in self._wheels:
             return FileFacts(None, "")
         self._wheels.add(facts.wheel)

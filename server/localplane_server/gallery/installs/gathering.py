@@ -280,6 +280,7 @@ class Gatherer:
             if size is not None and total:
                 # What comes may be packed, as a file in a wheel is: then it is told as a share of the file.
                 done, total = done * size // total, size
+            told.size_contents(file, total)
             told.file(name, _STAGES[progress.phase], done=done, total=total)
 
         staged = await self._source.fetch(

