@@ -279,7 +279,15 @@ async def running(
         unloader = LoadedModels(scheduler, grace_seconds=settings.shutdown_grace)
         resolver = Resolver(galleries, downloader)
         scanner = None if settings.disable_predownload_scan else Scanner(downloader, endpoints)
-        installer = Installer(changes, resolver, downloader, catalog, unloader, scanner=scanner)
+        installer = Installer(
+            changes,
+            resolver,
+            downloader,
+            catalog,
+            unloader,
+            scanner=scanner,
+            parallel_downloads=settings.parallel_downloads,
+        )
         planner = Planner(
             changes.folder,
             staging,
@@ -287,7 +295,7 @@ async def running(
             downloader,
             programs,
             catalog=catalog,
-            beginnings=downloader,
+            looks=downloader,
             context_size=settings.context_size,
         )
         works: dict[str, Work] = {

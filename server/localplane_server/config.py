@@ -183,6 +183,8 @@ class Settings:
     """Do not load a model because a call asks for it; only LoadModel does."""
     parallel_jobs: int = _setting(parse_positive, "N", default=2)
     """Installations that may run at a time; the same of deletions."""
+    parallel_downloads: int = _setting(parse_positive, "N", default=4)
+    """Files that may come at a time, of all installations together."""
     threads: int | None = _setting(parse_positive, "N", "LOCALAI_THREADS", "THREADS", default=None)
     """Threads of models whose configuration says nothing."""
     context_size: int | None = _setting(

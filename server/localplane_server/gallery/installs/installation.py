@@ -23,6 +23,10 @@ from localplane_server.errors import (
 from localplane_server.gallery.blocking import uninterrupted
 from localplane_server.gallery.installs.archives import Unpacked
 from localplane_server.gallery.installs.changes import Changes
+from localplane_server.gallery.installs.download_places import (
+    PARALLEL_DOWNLOADS,
+    DownloadPlaces,
+)
 from localplane_server.gallery.installs.file_names import (
     TEMPLATE_SUFFIX,
     check_file_name,
@@ -110,6 +114,7 @@ class Installer:
         unloader: Unloader,
         *,
         scanner: Scanner | None = None,
+        parallel_downloads: int = PARALLEL_DOWNLOADS,
     ) -> None:
         """Set up.
 
@@ -120,11 +125,12 @@ class Installer:
             catalog: The models that there are.
             unloader: Ends the backends of models.
             scanner: Asks whether files are safe. Without one, nobody asks.
+            parallel_downloads: How many files may come at a time, for all installations.
         """
         self._changes = changes
         self._folder = changes.folder
         self._resolver = resolver
-        self._gatherer = Gatherer(changes.folder, source)
+        self._gatherer = Gatherer(changes.folder, source, DownloadPlaces(parallel_downloads))
         self._catalog = catalog
         self._unloader = unloader
         self._scanner = scanner
