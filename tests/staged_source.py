@@ -39,6 +39,8 @@ class StagedSource:
         """URIs of documents that were read."""
         self.discarded: list[tuple[str, str]] = []
         """URIs and digests of what was thrown away."""
+        self.given_back: list[Path] = []
+        """Files that were fetched and given back."""
         self.stalls_at: str = ""
         """URI at which it stands still."""
         self.has_stalled = asyncio.Event()
@@ -86,6 +88,10 @@ class StagedSource:
             raise DownloadFailedError(uri, "it is too large")
         self.read_documents.append(uri)
         return Document(content, validators or Validators())
+
+    async def give_back(self, staged: StagedFile) -> None:
+        """Remember it, and leave it where it is."""
+        self.given_back.append(staged.path)
 
     async def discard(self, uri: str, *, sha256: str = "") -> None:
         """Remember it."""

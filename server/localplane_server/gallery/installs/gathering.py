@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from localplane_server.downloads.progress import FileFacts, FileProgress, Phase, StagedFile
 from localplane_server.errors import InvalidArgumentError, LocalplaneError
@@ -20,8 +20,12 @@ from localplane_server.gallery.installs.models_folder import ModelsFolder
 from localplane_server.jobs.progress import FileStage, FileState, JobProgress
 from localplane_server.jobs.work import Report
 
+LOOKS = 8
+"""How many files are asked about at a time."""
 SPARE_BYTES = 64 << 20
 """Free space that unpacking leaves alone."""
+
+_Result = TypeVar("_Result")
 
 
 class Source(Protocol):
@@ -34,6 +38,9 @@ class Source(Protocol):
         self, uri: str, *, sha256: str = "", report: Callable[[FileProgress], None] = ...
     ) -> StagedFile:
         """Fetch a file, going on from what is staged of it."""
+
+    async def give_back(self, staged: StagedFile) -> None:
+        """Take back a file that was fetched and is not needed at the moment."""
 
     async def discard(self, uri: str, *, sha256: str = "") -> None:
         """Throw away what is staged of a file."""
@@ -54,6 +61,9 @@ class Gathered:
 
     fetched_bytes: int = 0
     """Size of what was fetched."""
+
+    staged: list[StagedFile] = field(default_factory=list)
+    """What was fetched, as it was staged."""
 
 
 class Told:
@@ -146,7 +156,7 @@ class Gatherer:
         Raises:
             SourceRefusedError: If one is where nothing may be fetched from.
         """
-        limit = asyncio.Semaphore(8)
+        limit = asyncio.Semaphore(LOOKS)
 
         async def facts(file: GalleryFile) -> FileFacts | None:
             async with limit:
@@ -159,7 +169,8 @@ class Gatherer:
                     # Whoever fetches it will be told why.
                     return None
 
-        return list(await asyncio.gather(*map(facts, files)))
+        # If one is refused, nobody needs to know any more of the others.
+        return await side_by_side(facts(file) for file in files)
 
     async def gather(self, files: Sequence[GalleryFile], preparing: Path, told: Told) -> Gathered:
         """Return the files, once all of them are whole and on disk.
@@ -170,9 +181,24 @@ class Gatherer:
             told: Is told how far it is.
 
         Raises:
-            LocalplaneError: If one of them cannot be had.
+            LocalplaneError: If one of them cannot be had. What was fetched is given back.
         """
         gathered = Gathered()
+        try:
+            await self._gather(gathered, files, preparing, told)
+        except BaseException:
+            await self.give_back(gathered)
+            raise
+        return gathered
+
+    async def give_back(self, gathered: Gathered) -> None:
+        """Leave what was fetched where it is staged, for whoever needs it next."""
+        for staged in gathered.staged:
+            await self._source.give_back(staged)
+
+    async def _gather(
+        self, gathered: Gathered, files: Sequence[GalleryFile], preparing: Path, told: Told
+    ) -> None:
         told.phase("verifying")
         missing = [one for one in files if not await self._is_kept(one, gathered, told)]
         expected = await self._expected(missing, told)
@@ -188,7 +214,6 @@ class Gatherer:
                 archive = gathered.fetched.get(one.filename, self._folder.root / one.filename)
                 into = preparing / f"archive-{number}"
                 gathered.unpacked += await _unpacked(archive, one, into, told)
-        return gathered
 
     async def _expected(self, files: Sequence[GalleryFile], told: Told) -> dict[str, int]:
         """Return the sizes of files to fetch, as far as anybody tells, by what they are fetched by."""
@@ -234,17 +259,13 @@ class Gatherer:
                     staged[name] = await self._fetched(
                         file, name, expected.get(file.source_uri), told
                     )
+                    gathered.staged.append(staged[name])
                 except Exception:
                     # Whoever is next gets the place before it is cancelled.
                     has_failed = True
                     raise
 
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for name, file in pieces.items():
-                    tasks.create_task(fetch(name, file))
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None
+        await side_by_side(fetch(name, file) for name, file in pieces.items())
         gathered.fetched_bytes += sum(one.size_bytes for one in staged.values())
         return staged
 
@@ -319,6 +340,16 @@ class Gatherer:
         for file in files:
             for one in file.sources or (file,):
                 await self._source.discard(one.source_uri, sha256=one.sha256.lower())
+
+
+async def side_by_side(works: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:
+    """Do several things at a time and return what they return, in order. The first that fails ends the others."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            done = [tasks.create_task(one) for one in works]
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return [one.result() for one in done]
 
 
 _STAGES = {

@@ -12,7 +12,7 @@ import pytest
 
 from bert_checkpoint import checkpoint, converted
 from localplane_server.downloads.progress import FileFacts, FileProgress, Phase, StagedFile
-from localplane_server.errors import DownloadFailedError
+from localplane_server.errors import DownloadFailedError, SourceRefusedError
 from localplane_server.gallery.entry import GalleryFile
 from localplane_server.gallery.installs import archives
 from localplane_server.gallery.installs.download_places import DownloadPlaces
@@ -235,7 +235,29 @@ class TestFailure:
             await task
         staged = [one.read_bytes() for one in (bench.folder / "staging").iterdir()]
         assert [b"a" * 100] == staged
+        assert list((bench.folder / "staging").iterdir()) == bench.source.given_back
         assert [] == bench.source.discarded
+
+    async def test_refused(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If one file may not be fetched, nobody goes on asking about the others."""
+        files = bench.files(*[b"x"] * 3)
+        asked = []
+
+        async def facts(uri: str, *, sha256: str = "") -> FileFacts:
+            asked.append(uri)
+            if len(asked) == len(files):
+                raise SourceRefusedError(uri, "it is not allowed")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                asked.remove(uri)
+            raise AssertionError
+
+        monkeypatch.setattr(bench.source, "facts", facts)
+
+        with pytest.raises(SourceRefusedError):
+            await bench.gather(files)
+        assert [files[-1].uri] == asked
 
     async def test_cancelled(self, bench: Bench) -> None:
         """Cancelling ends all of them, and whoever waits for a place gets it afterwards."""
