@@ -7,7 +7,7 @@ from pathlib import Path
 
 from localplane_server.downloads.addresses import shown
 from localplane_server.downloads.origins import Means, WebFile
-from localplane_server.downloads.packages import PackageIndex, Wheel
+from localplane_server.downloads.packages import PackageIndex, Wheel, wheel_name
 from localplane_server.downloads.parts import Brought, Parts
 from localplane_server.downloads.progress import FileFacts, FileProgress, Phase, StagedFile
 from localplane_server.downloads.sharing import Report, Sharing
@@ -31,7 +31,6 @@ class Wheels:
         self._parts = parts
         self._sharing = sharing
         self._means = means
-        self._keys: dict[tuple[str, str], str] = {}
 
     async def fetch(self, source: PackageSource, report: Report) -> StagedFile:
         """Fetch a wheel, or take the one that is staged.
@@ -43,8 +42,7 @@ class Wheels:
             DigestMismatchError: If it is another one than the index says. It is thrown away.
         """
         wheel = await self._packages.find(source)
-        key = key_of(wheel.url, wheel.sha256)
-        self._keys[source.project, source.version] = key
+        key = _key(source)
         return await self._sharing.do(key, report, partial(self._fetch, wheel, key))
 
     async def _fetch(self, wheel: Wheel, key: str, report: Report) -> StagedFile:
@@ -61,9 +59,13 @@ class Wheels:
         return staged
 
     async def discard(self, source: PackageSource) -> None:
-        """Throw away a wheel that was fetched."""
-        if key := self._keys.get((source.project, source.version)):
-            await self._parts.discard(key)
+        """Throw away what is staged of a wheel, also what another process has left of it."""
+        await self._parts.discard(_key(source))
+
+
+def _key(source: PackageSource) -> str:
+    """Return the name that a wheel has while it is staged: one that is known without asking the index."""
+    return key_of(f"pypi://{wheel_name(source)}", "")
 
 
 class PackageFile:

@@ -98,10 +98,11 @@ async def test_wheel_is_fetched_once(
     assert [] == names(staging)
 
 
+@pytest.mark.parametrize("is_later", [False, True])
 async def test_discarded_in_the_middle(
-    downloader: Downloader, server: FileServer, staging: Path
+    downloader: Downloader, server: FileServer, staging: Path, make: Make, *, is_later: bool
 ) -> None:
-    """Nothing stays of a wheel that was given up before it was whole."""
+    """Nothing stays of a wheel that was given up before it was whole, also by a service before this one."""
     noise = random.Random(1).randbytes(4 * MIB)  # noqa: S311 - no secret
     wheel = build_wheel("a-model", "1.0", {"a_model/m.gguf": noise})
     server.put(f"/files/{NAME}", wheel, etag='"w"')
@@ -118,7 +119,7 @@ async def test_discarded_in_the_middle(
     fetching.cancel()
     await asyncio.wait([fetching])
     left = names(staging)
-    await downloader.discard(URI)
+    await (make() if is_later else downloader).discard(URI)
 
     assert [] != left
     assert [] == names(staging)

@@ -22,6 +22,8 @@ from localplane_server.jobs.work import Report
 
 LOOKS = 8
 """How many files are asked about at a time."""
+MOST_LOOK_SECONDS = 120.0
+"""How long looking at files may take in all, however many they are. What is not told by then is not known."""
 SPARE_BYTES = 64 << 20
 """Free space that unpacking leaves alone."""
 
@@ -150,24 +152,31 @@ class Gatherer:
         self._source = source
         self._places = places or DownloadPlaces(1)
 
-    async def facts(self, files: Sequence[GalleryFile]) -> list[FileFacts | None]:
-        """Return what the sources of files tell. None of those that tell nothing.
+    async def facts(
+        self, files: Sequence[GalleryFile], until: float | None = None
+    ) -> list[FileFacts | None]:
+        """Return what the sources of files tell. None of those that tell nothing, or not in time.
+
+        Args:
+            files: The files.
+            until: How long it may take, by the clock of the event loop, if not as long as it mostly may.
 
         Raises:
             SourceRefusedError: If one is where nothing may be fetched from.
         """
+        until = until or asyncio.get_running_loop().time() + MOST_LOOK_SECONDS
         limit = asyncio.Semaphore(LOOKS)
 
         async def facts(file: GalleryFile) -> FileFacts | None:
-            async with limit:
-                try:
+            try:
+                async with asyncio.timeout_at(until), limit:
                     return await self._source.facts(file.source_uri, sha256=file.sha256)
-                except InvalidArgumentError:
-                    # Nobody may fetch it.
-                    raise
-                except LocalplaneError:
-                    # Whoever fetches it will be told why.
-                    return None
+            except InvalidArgumentError:
+                # Nobody may fetch it.
+                raise
+            except (LocalplaneError, TimeoutError):
+                # Whoever fetches it will be told why.
+                return None
 
         # If one is refused, nobody needs to know any more of the others.
         return await side_by_side(facts(file) for file in files)

@@ -14,7 +14,7 @@ from bert_checkpoint import checkpoint, converted
 from localplane_server.downloads.progress import FileFacts, FileProgress, Phase, StagedFile
 from localplane_server.errors import DownloadFailedError, SourceRefusedError
 from localplane_server.gallery.entry import GalleryFile
-from localplane_server.gallery.installs import archives
+from localplane_server.gallery.installs import archives, gathering
 from localplane_server.gallery.installs.download_places import DownloadPlaces
 from localplane_server.gallery.installs.gathering import Gathered, Gatherer, Told
 from localplane_server.gallery.installs.models_folder import ModelsFolder
@@ -238,12 +238,26 @@ class TestFailure:
         assert list((bench.folder / "staging").iterdir()) == bench.source.given_back
         assert [] == bench.source.discarded
 
+    async def test_no_facts(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Servers that never tell about files do not keep anybody from fetching them."""
+        monkeypatch.setattr(gathering, "MOST_LOOK_SECONDS", 0.01)
+
+        async def facts(_uri: str, **_known: str) -> FileFacts:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        monkeypatch.setattr(bench.source, "facts", facts)
+
+        async with asyncio.timeout(10):
+            gathered = await bench.gather(bench.files(*[b"x"] * 20))
+        assert 20 == len(gathered.fetched)
+
     async def test_refused(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         """If one file may not be fetched, nobody goes on asking about the others."""
         files = bench.files(*[b"x"] * 3)
         asked = []
 
-        async def facts(uri: str, *, sha256: str = "") -> FileFacts:
+        async def facts(uri: str, **_known: str) -> FileFacts:
             asked.append(uri)
             if len(asked) == len(files):
                 raise SourceRefusedError(uri, "it is not allowed")
