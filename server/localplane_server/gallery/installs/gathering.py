@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from localplane_server.downloads.progress import FileFacts, FileProgress, Phase, StagedFile
+from localplane_server.downloads.sources import is_in_wheel
 from localplane_server.errors import InvalidArgumentError, LocalplaneError
 from localplane_server.gallery.blocking import Advance, interruptible
 from localplane_server.gallery.checkpoints.conversions import convert
@@ -40,6 +42,9 @@ class Source(Protocol):
         self, uri: str, *, sha256: str = "", report: Callable[[FileProgress], None] = ...
     ) -> StagedFile:
         """Fetch a file, going on from what is staged of it."""
+
+    def needing(self, uris: Iterable[str]) -> AbstractContextManager[None]:
+        """Keep what files are packed in for as long as the context is open, whoever else throws it away."""
 
     async def give_back(self, staged: StagedFile) -> None:
         """Take back a file that was fetched and is not needed at the moment."""
@@ -211,7 +216,9 @@ class Gatherer:
         told.phase("verifying")
         missing = [one for one in files if not await self._is_kept(one, gathered, told)]
         expected = await self._expected(missing, told)
-        staged = await self._fetched_all(missing, expected, gathered, told)
+        pieces = [one for file in missing for one in file.sources or (file,)]
+        with self._source.needing(one.source_uri for one in pieces):
+            staged = await self._fetched_all(missing, expected, gathered, told)
         for one in missing:
             if one.convert:
                 sources = [staged[_source_name(one, source)] for source in one.sources]
@@ -310,6 +317,9 @@ class Gatherer:
             if size is not None and total:
                 # What comes may be packed, as a file in a wheel is: then it is told as a share of the file.
                 done, total = done * size // total, size
+            elif size is None and is_in_wheel(file.uri):
+                # What comes is the wheel, and nobody knows what share of it the file is.
+                done, total = 0, None
             told.size_contents(file, total)
             told.file(name, _STAGES[progress.phase], done=done, total=total)
 

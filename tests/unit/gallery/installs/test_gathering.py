@@ -352,6 +352,36 @@ class TestShares:
 
         bench.check_told()
 
+    async def test_wheel_that_nobody_can_look_into(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A file never has more bytes than it is large, though the wheel that comes has."""
+
+        async def unknown(uri: str, **_known: str) -> FileFacts:
+            return FileFacts(None, uri, wheel="https://host/a.whl")
+
+        async def fetch(
+            uri: str, *, report: Callable[[FileProgress], None], **_: str
+        ) -> StagedFile:
+            assert sorted(bench.source.needed) == sorted(uris)
+            for done in (1000, 9000):
+                report(FileProgress(Phase.DOWNLOADING, done, 9000))
+            return await StagedSource.fetch(bench.source, uri)
+
+        monkeypatch.setattr(bench.source, "facts", unknown)
+        monkeypatch.setattr(bench.source, "fetch", fetch)
+        uris = [f"pypi://a==1/{name}" for name in "xy"]
+        for uri in uris:
+            bench.source.offer(uri, bytes(100))
+
+        await bench.gather([GalleryFile(filename=uri[-1], uri=uri) for uri in uris])
+
+        bench.check_told()
+        for told in bench.told:
+            assert all(one.done_bytes <= (one.total_bytes or 0) for one in told.files)
+        assert (200, 200) == (bench.told[-1].done_bytes, bench.told[-1].total_bytes)
+        assert [] == bench.source.needed
+
     async def test_unpacking(self, bench: Bench, few: None) -> None:
         """While an archive is unpacked, it is told how much of it was; that is half of the work, and no more bytes."""
         content = packed({"a": random.Random(1).randbytes(1 << 20), "b": bytes(500_000)})  # noqa: S311
