@@ -19,8 +19,9 @@ MOST_DIRECTORY_BYTES = 8 * 1024 * 1024
 MOST_DICTIONARY = 256 * 1024 * 1024
 """Memory that unpacking a file may take, in bytes."""
 
+_LONGEST_CAUSE = 200
 _DAMAGE = (
-    *(zlib.error, lzma.LZMAError, struct.error),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, IndexError, OverflowError, ValueError),
 )
 _NO_TROUBLE_OF_DISKS = frozenset({None, errno.EINVAL})
@@ -39,9 +40,15 @@ def told_as_one() -> Generator[None]:
     except OSError as error:
         if error.errno not in _NO_TROUBLE_OF_DISKS:
             raise
-        raise zipfile.BadZipFile(str(error)) from error
+        raise zipfile.BadZipFile(_said(error)) from error
     except _DAMAGE as error:
-        raise zipfile.BadZipFile(str(error)) from error
+        raise zipfile.BadZipFile(_said(error)) from error
+
+
+def _said(error: Exception) -> str:
+    """Return what the library says, which may repeat names of any length."""
+    said = str(error)
+    return said if len(said) <= _LONGEST_CAUSE else f"{said[:_LONGEST_CAUSE]}..."
 
 
 @contextmanager

@@ -77,6 +77,14 @@ def test_trouble_of_the_disk() -> None:
         raise OSError("Invalid data stream")
 
 
+def test_long_names_are_not_repeated() -> None:
+    """A name of any length does not make a message of any length."""
+    content = packed({"n" * 60_000: b"abc"})
+    with pytest.raises(zipfile.BadZipFile, match="File name") as caught:
+        read(b"PK\x03\x04" + content[4:].replace(b"nnn", b"mmm", 1), "n" * 60_000)
+    assert len(str(caught.value)) < 300
+
+
 def test_no_name() -> None:
     """A file without a name is no folder."""
     content = packed({"x": b"abc"}).replace(b"x", b"\0")
