@@ -314,12 +314,10 @@ class Gatherer:
     ) -> StagedFile:
         def report(progress: FileProgress) -> None:
             done, total = progress.done_bytes, progress.total_bytes
-            if size is not None and total:
-                # What comes may be packed, as a file in a wheel is: then it is told as a share of the file.
-                done, total = done * size // total, size
-            elif size is None and is_in_wheel(file.uri):
-                # What comes is the wheel, and nobody knows what share of it the file is.
-                done, total = 0, None
+            if is_in_wheel(file.uri):
+                # What comes is the wheel: it is told as a share of the file, if anybody knows how large that is.
+                done = done * size // total if size is not None and total else 0
+                total = size
             told.size_contents(file, total)
             told.file(name, _STAGES[progress.phase], done=done, total=total)
 

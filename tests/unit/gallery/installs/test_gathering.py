@@ -352,6 +352,21 @@ class TestShares:
 
         bench.check_told()
 
+    async def test_wrong_size(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What comes counts, not what a server said before."""
+
+        async def wrong(uri: str, **_known: str) -> FileFacts:
+            return FileFacts(5000, uri)
+
+        monkeypatch.setattr(bench.source, "facts", wrong)
+
+        await bench.gather(bench.files(bytes(1000), bytes(9000)))
+
+        assert [1000, 9000] == [one.done_bytes for one in bench.told[-1].files]
+        assert [1000, 9000] == [one.total_bytes for one in bench.told[-1].files]
+        done = [one.done_bytes for one in bench.told]
+        assert sorted(done) == done
+
     async def test_wheel_that_nobody_can_look_into(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
