@@ -215,9 +215,9 @@ class Gatherer:
     ) -> None:
         told.phase("verifying")
         missing = [one for one in files if not await self._is_kept(one, gathered, told)]
-        expected = await self._expected(missing, told)
         pieces = [one for file in missing for one in file.sources or (file,)]
         with self._source.needing(one.source_uri for one in pieces):
+            expected = await self._expected(missing, told)
             staged = await self._fetched_all(missing, expected, gathered, told)
         for one in missing:
             if one.convert:

@@ -373,6 +373,7 @@ class TestShares:
         """A file never has more bytes than it is large, though the wheel that comes has."""
 
         async def unknown(uri: str, **_known: str) -> FileFacts:
+            assert sorted(bench.source.needed) == sorted(uris)
             return FileFacts(None, uri, wheel="https://host/a.whl")
 
         async def fetch(
