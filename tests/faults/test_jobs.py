@@ -289,6 +289,40 @@ def test_restarted_in_the_middle(files: FileServer, folder: Path, number: signal
     assert [] == left_of(folder, "a-")
 
 
+def test_restarted_without_a_network(files: FileServer, folder: Path) -> None:
+    """A service that stays off the network keeps what another one began, says why, and the next one ends it."""
+    files.allow(SIZE // 4)
+    content = noise(SIZE)
+    request = request_for(files, "a", content)
+    with served(*ARGUMENTS, folder=folder) as service:
+        job_id = apply(service, request)
+        before = job_once(service, job_id, lambda job: job["current_bytes"] > 0)
+        service.process.terminate()
+        service.process.wait(60)
+    files.allow(None)
+    asked = len(files.asked)
+    with served(*ARGUMENTS, "--offline", folder=folder) as offline:
+        left = job_once(offline, job_id, lambda job: job["state"] == "interrupted")
+        again = apply(offline, request)
+        still = job_once(offline, job_id, lambda job: job["runs"] > left["runs"])
+        resumed = offline.post(f"/models/jobs/{job_id}/resume")
+        job_once(offline, job_id, lambda job: job["state"] == "interrupted")
+        other = finished(offline, apply(offline, request_for(files, "b", content)))
+        assert asked == len(files.asked)
+    with served(*ARGUMENTS, folder=folder) as online:
+        done = finished(online, job_id)
+
+    assert ("OFFLINE", None, False) == (left["error_reason"], left["error"], left["processed"])
+    assert "--offline" in left["message"]
+    assert job_id == again == still["uuid"]
+    assert httpx.codes.OK == resumed.status_code
+    assert ("failed", "OFFLINE") == (other["state"], other["error_reason"])
+    assert left["current_bytes"] >= before["current_bytes"]
+    assert ("completed", None) == (done["state"], done["error_reason"])
+    assert files.sent <= SIZE + CHUNK_BYTES
+    assert content == (folder / "models" / "a-0.bin").read_bytes()
+
+
 def test_fifty_applies_at_once(files: FileServer, folder: Path) -> None:
     """Fifty callers, half of whom go away at once, get one job and one download, and the file is whole."""
     content = noise(SIZE)

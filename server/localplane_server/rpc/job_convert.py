@@ -35,7 +35,7 @@ def job_to_proto(job: Job) -> job_pb2.Job:
     message = job_pb2.Job(
         deletion=job.kind == DELETE,
         file_name=progress.current_file if job.state is JobState.RUNNING else "",
-        error=job.error.message if job.error else None,
+        error=job.error.message if job.error and job.state is JobState.FAILED else None,
         processed=job.state.is_finished,
         message=_words(job),
         progress=WHOLE_PERCENT if job.state is JobState.COMPLETED else progress.percent,
@@ -90,7 +90,9 @@ def job_model(job: Job) -> str:
 def _words(job: Job) -> str:
     progress = job.progress
     if job.error is not None:
-        return f"error: {job.error.message}"
+        # Of one that waits for better days nobody is to think that it failed.
+        word = "error" if job.state is JobState.FAILED else job.state.value
+        return f"{word}: {job.error.message}"
     if job.state is not JobState.RUNNING:
         return str(job.state.value)
     if not progress.current_file:

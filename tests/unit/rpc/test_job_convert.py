@@ -111,6 +111,17 @@ def test_error() -> None:
     assert {"model": "m"} == dict(told.error_metadata)
 
 
+def test_kept_from_going_on() -> None:
+    """What keeps a job from going on is told, and is no failure to whoever looks for one."""
+    error = JobError("--offline is set", "OFFLINE", {"source": "s"})
+    told = job_to_proto(replace(JOB, state=JobState.INTERRUPTED, error=error))
+
+    assert ("interrupted: --offline is set", "OFFLINE") == (told.message, told.error_reason)
+    assert {"source": "s"} == dict(told.error_metadata)
+    assert not told.HasField("error")
+    assert not told.processed
+
+
 @pytest.mark.parametrize("kind", ["install", "delete"])
 def test_names(kind: str) -> None:
     """The model has both names of LocalAI, and in the end that under which it is installed."""
