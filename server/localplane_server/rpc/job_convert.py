@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
+
 from google.protobuf.struct_pb2 import Struct
 
-from localplane.v1 import job_pb2
+from localplane.v1 import job_pb2, job_service_pb2
 from localplane_server.gallery.installs.works import DELETE
 from localplane_server.jobs.job import Job, JobState
 from localplane_server.jobs.progress import FileStage, FileState, eta_seconds
@@ -26,6 +29,8 @@ STAGES = {
     FileStage.DONE: job_pb2.JOB_FILE_STATE_DONE,
 }
 WHOLE_PERCENT = 100.0
+SLICE = 16
+"""Jobs that are turned into messages at once: a millisecond's work."""
 
 
 def job_to_proto(job: Job) -> job_pb2.Job:
@@ -65,6 +70,18 @@ def job_to_proto(job: Job) -> job_pb2.Job:
         result.update(dict(job.result))
         message.result.CopyFrom(result)
     return message
+
+
+async def jobs_to_proto(
+    jobs: Iterable[Job], next_page_token: str
+) -> job_service_pb2.ListJobsResponse:
+    """Return a page of jobs as a message. There may be thousands: others have their turn in between."""
+    response = job_service_pb2.ListJobsResponse(next_page_token=next_page_token)
+    for number, job in enumerate(jobs, start=1):
+        response.jobs[job.id].CopyFrom(job_to_proto(job))
+        if number % SLICE == 0:
+            await asyncio.sleep(0)
+    return response
 
 
 def size_words(count: int) -> str:
