@@ -59,19 +59,22 @@ class Served:
         return psutil.Process(self.get("/backend/monitor", model=model).json()["pid"])
 
 
-def start(*arguments: str, folder: Path, **environment: str) -> Served:
+def start(
+    *arguments: str, folder: Path, program: tuple[str, ...] = LOCALPLANE, **environment: str
+) -> Served:
     """Start a service on free ports and return once it is ready.
 
     Args:
         arguments: What follows `serve`.
         folder: Its data directory; its log goes beside it.
+        program: What to start in place of `localplane`.
         environment: Variables to add.
     """
     log = folder.with_name(f"{folder.name}.log")
     with log.open("a") as errors:
         process = subprocess.Popen(
             [
-                *LOCALPLANE,
+                *program,
                 "serve",
                 *("--data-dir", str(folder)),
                 *("--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"),
@@ -96,9 +99,11 @@ def start(*arguments: str, folder: Path, **environment: str) -> Served:
 
 
 @contextlib.contextmanager
-def served(*arguments: str, folder: Path, **environment: str) -> Iterator[Served]:
+def served(
+    *arguments: str, folder: Path, program: tuple[str, ...] = LOCALPLANE, **environment: str
+) -> Iterator[Served]:
     """Run a service for as long as the context is open; leave nothing of it."""
-    service = start(*arguments, folder=folder, **environment)
+    service = start(*arguments, folder=folder, program=program, **environment)
     try:
         yield service
     finally:
