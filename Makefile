@@ -17,6 +17,8 @@ EXAMPLES ?= 300
 # buf keeps its cache here rather than in the home folder, which an automated run may not have.
 export BUF_CACHE_DIR := $(CURDIR)/.cache/buf
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Images of containers often set it, and then each of the many processes here compiles its modules anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup run test fuzz soak test-clients check check-proto check-gen check-code check-package fix gen \
 	gen-clients bench lock release-image clean

@@ -13,6 +13,13 @@ from foreign import write_program
 
 CHECKOUT = Path(__file__).parents[1]
 
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than the machine has cores, since many tests wait for processes and clocks."""
+    return (os.cpu_count() or 1) + 1
+
+
 # A shell that runs the tests in the background has them ignore Ctrl-C, and every program that they start with them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -46,6 +46,13 @@ def client(service: Served) -> Iterator[openai.OpenAI]:
         yield client
 
 
+def test_greeting(service: Served) -> None:
+    """The commands that a start proposes find the service, wherever it listens."""
+    proposed = [line for line in service.log.read_text().splitlines() if "localplane chat" in line]
+
+    assert [f'  localplane chat smollm2 "Say hello." --grpc {service.grpc}'] == proposed
+
+
 class TestOpenAiClient:
     def test_models(self, client: openai.OpenAI) -> None:
         """The list is read."""

@@ -33,7 +33,7 @@ def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
             continue
         shown = (
             option.help
-            if option.default in (None, (), False)
+            if option.default in (None, False) or type(option.default) is tuple
             else f"{option.help} [{option.default}]"
         )
         if option.is_switch:
@@ -106,11 +106,15 @@ async def _serve(settings: config.Settings, keeper: KeeperHandle, access_log: Ac
 
 
 def _greet(grpc: str, http: str) -> None:
+    from localplane_client import DEFAULT_TARGET  # noqa: PLC0415 - imports gRPC
+
+    # Said where the commands would not find it by themselves.
+    where = "" if grpc == DEFAULT_TARGET else f" --grpc {grpc}"
     lines = (
         f"Localplane answers on http://{http}/docs. Try:",
         f"  curl http://{http}/v1/models",
         f"  grpcurl -plaintext {grpc} list",
-        "  localplane models install smollm2",
-        '  localplane chat smollm2 "Say hello."',
+        f"  localplane models install smollm2{where}",
+        f'  localplane chat smollm2 "Say hello."{where}',
     )
     sys.stderr.write("\n".join(lines) + "\n")

@@ -32,7 +32,9 @@ def open_inside(path: str, roots: Sequence[Path], source: str) -> IO[bytes]:
         if any(Path(os.path.normpath(path)).is_relative_to(root) for root in (*allowed, *roots)):
             raise DownloadFailedError(source, "there is no such file") from None
     if target is None or not any(target.is_relative_to(root) for root in allowed):
-        raise SourceRefusedError(source, "it is not in a folder that files may come from")
+        raise SourceRefusedError(
+            source, "it is not in the models folder, the only one that files come from"
+        )
     try:
         # Not following a link that was put there a moment ago, nor waiting for a pipe's other end.
         descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

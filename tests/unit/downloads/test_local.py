@@ -74,7 +74,7 @@ async def test_outside(local: Downloader, root: Path, path: str) -> None:
     uri = "file://" + path.format(root=root)
 
     for attempt in (local.fetch(uri), local.facts(uri), local.read(uri, most_bytes=100)):
-        with pytest.raises(SourceRefusedError, match="not in a folder that files may come from"):
+        with pytest.raises(SourceRefusedError, match="not in the models folder"):
             await attempt
 
 

@@ -25,7 +25,7 @@ from localplane_server.jobs.queue import JobQueue
 EXAMPLES = int(os.environ.get("LOCALPLANE_FUZZ_EXAMPLES", "0"))
 """How many schedules are tried. 0: as many as are quick, the same ones each time."""
 SCHEDULES = settings(
-    max_examples=EXAMPLES * 10 or 200,
+    max_examples=EXAMPLES * 10 or 80,
     stateful_step_count=50,
     derandomize=not EXAMPLES,
     deadline=None,

@@ -40,7 +40,7 @@ EXAMPLES = int(os.environ.get("LOCALPLANE_FUZZ_EXAMPLES", "0"))
 """How many schedules are tried. 0: as many as are quick, the same ones each time."""
 STEPS = 60
 SCHEDULES = settings(
-    max_examples=EXAMPLES * 10 or 400,
+    max_examples=EXAMPLES * 10 or 300,
     stateful_step_count=STEPS,
     derandomize=not EXAMPLES,
     deadline=None,
