@@ -59,15 +59,26 @@ class Served:
         return psutil.Process(self.get("/backend/monitor", model=model).json()["pid"])
 
 
-def start(
-    *arguments: str, folder: Path, program: tuple[str, ...] = LOCALPLANE, **environment: str
-) -> Served:
+def start(*arguments: str, folder: Path, **environment: str) -> Served:
     """Start a service on free ports and return once it is ready.
 
     Args:
         arguments: What follows `serve`.
         folder: Its data directory; its log goes beside it.
+        environment: Variables to add.
+    """
+    return start_program(LOCALPLANE, *arguments, folder=folder, **environment)
+
+
+def start_program(
+    program: tuple[str, ...], *arguments: str, folder: Path, **environment: str
+) -> Served:
+    """Start a service as `start` does.
+
+    Args:
         program: What to start in place of `localplane`.
+        arguments: What follows `serve`.
+        folder: Its data directory; its log goes beside it.
         environment: Variables to add.
     """
     log = folder.with_name(f"{folder.name}.log")
@@ -99,11 +110,15 @@ def start(
 
 
 @contextlib.contextmanager
-def served(
-    *arguments: str, folder: Path, program: tuple[str, ...] = LOCALPLANE, **environment: str
-) -> Iterator[Served]:
+def served(*arguments: str, folder: Path, **environment: str) -> Iterator[Served]:
     """Run a service for as long as the context is open; leave nothing of it."""
-    service = start(*arguments, folder=folder, program=program, **environment)
+    with ending(start(*arguments, folder=folder, **environment)) as service:
+        yield service
+
+
+@contextlib.contextmanager
+def ending(service: Served) -> Iterator[Served]:
+    """End a service with the context; leave nothing of it."""
     try:
         yield service
     finally:

@@ -20,7 +20,7 @@ import pytest
 import file_server
 from file_server import PIECE_BYTES, FileServer
 from gated_service import Gate
-from served import Served, alive, served, start, wait_until
+from served import Served, alive, ending, served, start, start_program, wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -260,7 +260,7 @@ def test_cancelled_while_renaming(
     """Whoever cancels as files are put in place comes too late: all of them are there, and that is told."""
     step, count, is_configured = place
     gate = Gate(folder.with_name("gate"))
-    with served(*ARGUMENTS, folder=folder, program=gate.program(step)) as service:
+    with ending(start_program(gate.program(step), *ARGUMENTS, folder=folder)) as service:
         renaming = Renaming(service, files, gate)
         meanwhile = (job_of(service, renaming.job_id)["state"], *present(folder))
         answer = renaming.go_on("go")
@@ -281,7 +281,7 @@ def test_cancelled_while_renaming_fails(
     """If the disk fails under it, the job is cancelled and nothing is there, or all was there before; then it works."""
     step, count, is_configured = place
     gate = Gate(folder.with_name("gate"))
-    with served(*ARGUMENTS, folder=folder, program=gate.program(step)) as service:
+    with ending(start_program(gate.program(step), *ARGUMENTS, folder=folder)) as service:
         renaming = Renaming(service, files, gate)
         meanwhile = present(folder)
         answer = renaming.go_on("fail")
@@ -308,7 +308,7 @@ def test_killed_while_renaming_is_cancelled(
     """A cancellation that nobody was told to have come through is none: after a kill the job comes to its end."""
     step, count, is_configured = place
     gate = Gate(folder.with_name("gate"))
-    with served(*ARGUMENTS, folder=folder, program=gate.program(step)) as service:
+    with ending(start_program(gate.program(step), *ARGUMENTS, folder=folder)) as service:
         renaming = Renaming(service, files, gate)
         kill(service)
         with pytest.raises(httpx.TransportError):
