@@ -179,7 +179,7 @@ class Galleries:
             if source is None:
                 raise GalleryNotFoundError(name)
             await uninterrupted(self._drop(key, source))
-        source.close()
+        await source.end()
         url = source.setting.url
         if all(url != one.setting.url for one in self._sources.values()):
             await asyncio.to_thread(self._cache.remove, url)

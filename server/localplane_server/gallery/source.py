@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from localplane_server.downloads.addresses import shown
 from localplane_server.downloads.progress import Document, Validators
 from localplane_server.errors import LocalplaneError
+from localplane_server.gallery.blocking import uninterrupted
 from localplane_server.gallery.builtin import builtin_index
 from localplane_server.gallery.index import (
     MOST_INDEX_BYTES,
@@ -157,6 +158,13 @@ class GallerySource:
                 await asyncio.wait([self._refresh], timeout=left)
         return self._index
 
+    async def end(self) -> None:
+        """Stop fetching, and return once nothing is written any more."""
+        refresh = self._refresh
+        self.close()
+        if refresh is not None:
+            await asyncio.wait([refresh])
+
     def close(self) -> None:
         """Stop fetching."""
         if self._refresh is not None:
@@ -264,7 +272,8 @@ class GallerySource:
             )
             self._index = index
         self._copy = kept
-        await asyncio.to_thread(self._cache.write, self.setting.url, kept)
+        # Whoever removes the gallery removes the copy after that.
+        await uninterrupted(asyncio.to_thread(self._cache.write, self.setting.url, kept))
 
     async def _parsed(self, content: bytes) -> Index:
         """Parse an index, unless it is the one that is there."""

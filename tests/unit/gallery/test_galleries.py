@@ -284,6 +284,20 @@ class TestFind:
         assert [True, False] == told
 
 
+async def test_removed_while_its_copy_is_written(world: World) -> None:
+    """Nothing is left of a gallery that goes as soon as it is there."""
+    world.reader.indexes = {A.url: "- {name: one}\n"}
+    for _ in range(20):
+        galleries = await world.start()
+        await galleries.add(A)
+        async with asyncio.timeout(10):
+            while galleries.states()[-1].index is None:
+                await asyncio.sleep(0)
+        await galleries.remove("a")
+
+        assert [] == [path for path in world.folder.rglob("*") if path.is_file()]
+
+
 class TestAtHand:
     async def test_known(self, world: World) -> None:
         """What was read is what would be found; before that, and where there is none, there is nothing."""
