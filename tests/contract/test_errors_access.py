@@ -27,6 +27,7 @@ from contract.transports import GrpcTransport
 from contract.walk import Walk
 from localplane.v1 import options_pb2
 from localplane_server.app import App
+from served import WITHOUT_TLS
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("unharmed")]
 
@@ -84,7 +85,7 @@ everywhere = walked(ROUTES, alone=FIRST)
 async def client(transports: dict[str, Any], gateway: str) -> AsyncGenerator[httpx.AsyncClient]:
     """A client of a gateway, without a key."""
     base_url = transports[gateway]._client.base_url
-    async with httpx.AsyncClient(base_url=base_url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=base_url, timeout=30, verify=WITHOUT_TLS) as client:
         yield client
 
 

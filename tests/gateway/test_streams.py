@@ -15,6 +15,7 @@ import pytest
 from gateway.fake_services import Services, failure
 from gateway.gateways import error_of
 from localplane_gateway import heartbeat
+from served import WITHOUT_TLS
 
 CHAT = "/v1/chat/completions"
 STREAMED: dict[str, Any] = {"model": "m", "messages": [{"role": "user"}], "stream": True}
@@ -23,7 +24,7 @@ STREAMED: dict[str, Any] = {"model": "m", "messages": [{"role": "user"}], "strea
 @pytest.fixture
 async def web(live: AbstractAsyncContextManager[str]) -> AsyncGenerator[httpx.AsyncClient]:
     """A client of a gateway on a real port."""
-    async with live as url, httpx.AsyncClient(base_url=url) as client:
+    async with live as url, httpx.AsyncClient(base_url=url, verify=WITHOUT_TLS) as client:
         yield client
 
 
