@@ -6,6 +6,7 @@ import hashlib
 import re
 import select
 import socket
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
@@ -88,9 +89,9 @@ Route = Callable[[Asked], tuple[int, Mapping[str, str], bytes]]
 class FileServer:
     """Files by path, routes by prefix, and all requests that came."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, scheme: str = "http") -> None:
         self.port = port
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"{scheme}://127.0.0.1:{port}"
         self.files: dict[str, ServedFile] = {}
         self.routes: dict[str, Route] = {}
         """What else answers, by the beginning of the path."""
@@ -335,11 +336,17 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving() -> Generator[FileServer]:
+def serving(tls: ssl.SSLContext | None = None) -> Generator[FileServer]:
     """Serve nothing yet on a free port for as long as the context is open."""
     handler: Any = type("Handler", (_Handler,), {})
     with _Server(handler) as server:
-        files = handler.files = FileServer(server.server_address[1])
+        if tls is not None:
+            # Each connection greets in its own thread.
+            server.socket = tls.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        scheme = "http" if tls is None else "https"
+        files = handler.files = FileServer(server.server_address[1], scheme)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

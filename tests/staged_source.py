@@ -31,6 +31,8 @@ class StagedSource:
         self._staging = staging
         self.contents: dict[str, bytes] = {}
         """What there is, by its URI."""
+        self.wheels: dict[str, tuple[str, int]] = {}
+        """URLs and sizes of the wheels that some of it comes in."""
         self.fetched: list[str] = []
         """URIs of files that were fetched."""
         self.read_documents: list[str] = []
@@ -51,7 +53,8 @@ class StagedSource:
 
     async def facts(self, uri: str, *, sha256: str = "") -> FileFacts:
         """Tell the size."""
-        return FileFacts(len(self._content(uri)), uri.rpartition("/")[2], sha256)
+        wheel = self.wheels.get(uri, ("", None))
+        return FileFacts(len(self._content(uri)), uri.rpartition("/")[2], sha256, *wheel)
 
     async def fetch(
         self,

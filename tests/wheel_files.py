@@ -17,9 +17,14 @@ def build_wheel(package: str, version: str, members: Mapping[str, bytes]) -> byt
         f"{information}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = "".join(f"{name},,\n" for name in [*everything, f"{information}/RECORD"])
+    return build_zip({**everything, f"{information}/RECORD": record.encode()})
+
+
+def build_zip(members: Mapping[str, bytes]) -> bytes:
+    """Return a zip with some files in it."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
-        for name, data in {**everything, f"{information}/RECORD": record.encode()}.items():
+        for name, data in members.items():
             # Dated by itself, not by the clock: the same content is the same wheel.
             member = zipfile.ZipInfo(name)
             member.compress_type = zipfile.ZIP_DEFLATED

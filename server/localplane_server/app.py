@@ -232,6 +232,7 @@ async def running(
             readiness=readiness,
             limits=_limits(settings),
             is_elsewhere=starter.is_elsewhere,
+            device_budget=settings.device_memory_budget.bytes_of,
             autoload=not settings.no_autoload,
         )
         devices = DeviceUses()
@@ -281,7 +282,14 @@ async def running(
         scanner = None if settings.disable_predownload_scan else Scanner(downloader, endpoints)
         turns = Turns()
         installer = Installer(
-            changes, resolver, downloader, catalog, unloader, turns=turns, scanner=scanner
+            changes,
+            resolver,
+            downloader,
+            catalog,
+            unloader,
+            turns=turns,
+            scanner=scanner,
+            parallel_downloads=settings.parallel_downloads,
         )
         planner = Planner(
             changes.folder,
@@ -290,7 +298,7 @@ async def running(
             downloader,
             programs,
             catalog=catalog,
-            beginnings=downloader,
+            looks=downloader,
             context_size=settings.context_size,
         )
         works: dict[str, Work] = {

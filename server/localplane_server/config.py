@@ -147,6 +147,10 @@ class Settings:
         parse_budget, "SIZE|PERCENT", default=MemoryBudget(0.85, is_share=True)
     )
     """Memory that backends may take together: bytes, a percentage of the machine's or the container's, or `off`."""
+    device_memory_budget: MemoryBudget = _setting(
+        parse_budget, "SIZE|PERCENT", default=MemoryBudget(0.95, is_share=True)
+    )
+    """Memory that backends may take together on each GPU: bytes, a percentage of the GPU's own, or `off`."""
     queue_timeout: float = _setting(parse_duration, "DURATION", default=60.0)
     """How long a call or a load waits for a place when all are taken, in seconds."""
     min_residency: float = _setting(parse_duration, "DURATION", default=1.0)
@@ -179,6 +183,8 @@ class Settings:
     """Do not load a model because a call asks for it; only LoadModel does."""
     parallel_jobs: int = _setting(parse_positive, "N", default=2)
     """Installations that may run at a time; the same of deletions."""
+    parallel_downloads: int = _setting(parse_positive, "N", default=4)
+    """Files that may come at a time, of all installations together."""
     threads: int | None = _setting(parse_positive, "N", "LOCALAI_THREADS", "THREADS", default=None)
     """Threads of models whose configuration says nothing."""
     context_size: int | None = _setting(

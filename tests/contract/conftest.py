@@ -117,7 +117,8 @@ async def app(request: pytest.FixtureRequest, data_dir: Path) -> AsyncGenerator[
             **given,
         }
     )
-    environment = dict(os.environ)
+    # Nobody asks the package index of whoever runs the tests.
+    environment = {"PIP_NO_INDEX": "1", **os.environ}
     with stack:
         async with running(
             settings, start_keeper(), programs=programs(), environment=environment

@@ -169,6 +169,19 @@ class TestWatch:
         assert any("MiB" in line or " talker  ready" in line for line in lines)
         assert INTERRUPTED == code
 
+    def test_status(self, service: Served) -> None:
+        """The status goes on too: the service, and a table of its backends that stays where it is."""
+        service.post("/backend/shutdown", model="talker")  # another test may have loaded it
+        with Terminal(service, "status", "--watch") as terminal:
+            terminal.wait_for("Localplane ")
+            service.load("talker")
+            terminal.wait_for("talker  llama    ready")
+            terminal.type("\x03")
+            code = terminal.end()
+
+        assert "A\r\x1b[J" in terminal.shown
+        assert INTERRUPTED == code
+
     def test_bad_revision(self, service: Served) -> None:
         """What is no revision is the caller's mistake."""
         done = run(service, "backend", "watch", "--after", "yesterday")

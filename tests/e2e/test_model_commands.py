@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,6 +213,8 @@ def test_plan(service: Served, files: FileServer) -> None:
     assert "8 MiB" in told.stdout
     assert "planned.bin" in told.stdout
     assert ("planned", SIZE) == (written["name"], written["fetch_bytes"])
+    assert SIZE == written["needed_bytes"]
+    assert re.search(r"^space +8 MiB; .+ are free$", told.stdout, re.MULTILINE)
     assert "planned" not in run(service, "models", "list").stdout
 
 

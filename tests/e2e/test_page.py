@@ -23,6 +23,8 @@ STATES = (
     "[...document.querySelectorAll('[data-backend] [data-field=state]')].map(e => e.textContent)"
 )
 
+MODEL_STATES = "[...document.querySelectorAll('[data-state-of]')].map(e => e.textContent)"
+
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
@@ -150,13 +152,21 @@ def test_key(page: Page, chromium: Browser, guarded: Served) -> None:
     assert not [text for text in (kept, *chromium.addresses) if KEY in text]
 
 
-def test_key_of_a_user(page: Page, guarded: Served) -> None:
-    """A key for users shows models, and no backends that could be watched."""
+def test_key_of_a_user(page: Page, chromium: Browser, guarded: Served) -> None:
+    """A key for users shows models, live, and no backends that could be watched."""
+    called = len(chromium.addresses)
     page.open(f"http://{guarded.http}/")
     give(page, USER)
-    page.wait("document.body.innerText.includes('tiny')")
+    page.wait(IS_LIVE)
+    before = page.value(MODEL_STATES)
+    headers = {"authorization": f"Bearer {KEY}"}
+    url = f"http://{guarded.http}/backend/load"
+    httpx.post(url, json={"model": "tiny"}, headers=headers, timeout=30).raise_for_status()
+    page.wait(f"{MODEL_STATES}.join() === 'not loaded,ready'")
 
+    assert ["not loaded", "not loaded"] == before
     assert not page.value("!!document.getElementById('backends')")
+    assert not [address for address in chromium.addresses[called:] if "watch" in address]
 
 
 def test_cookie(page: Page, guarded: Served) -> None:

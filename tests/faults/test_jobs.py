@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 import file_server
-from file_server import PIECE_BYTES, FileServer
+from file_server import PIECE_BYTES, Asked, FileServer
 from gated_service import Gate
 from served import Served, alive, ending, served, start, start_program, wait_until
 
@@ -141,6 +141,99 @@ def test_killed_again_and_again(files: FileServer, folder: Path) -> None:
     assert hashlib.sha256(content).digest() == hashlib.sha256(installed).digest()
     assert files.sent <= SIZE + KILLS * CHUNK_BYTES, (files.sent - SIZE) / KILLS
     assert [] == list((folder / "staging").glob("*.part*"))
+
+
+def test_several_files_killed(files: FileServer, folder: Path) -> None:
+    """Files that come side by side all go on after each kill, and what is told of each never goes back."""
+    contents = [noise(SIZE // 4, seed) for seed in range(6)]
+    arguments = (*ARGUMENTS, "--parallel-downloads", "3")
+    files.allow(0)
+    service = start(*arguments, folder=folder)
+    job_id = apply(service, request_for(files, "many", *contents))
+    chance = random.Random(7)  # noqa: S311 - the same each time
+    told: dict[str, int] = {}
+    at_once = set()
+    for _ in range(KILLS):
+        files.allow(files.sent + chance.randrange(SIZE // 8, SIZE // 5))
+        wait_until(lambda: files.sent + 4 * PIECE_BYTES > (files.budget or 0), 60)
+        job = job_of(service, job_id)
+        at_once.add(sum(one["state"] == "downloading" for one in job["files"]))
+        now = {one["name"]: one["current_bytes"] for one in job["files"]}
+        assert all(now.get(name, done) >= done for name, done in told.items())
+        kill(service)
+        service = start(*arguments, folder=folder)
+        told = {one["name"]: one["current_bytes"] for one in job_of(service, job_id)["files"]}
+    try:
+        files.allow(None)
+        job = finished(service, job_id)
+    finally:
+        kill(service)
+
+    assert "completed" == job["state"], job
+    assert max(at_once) == 3
+    for number, content in enumerate(contents):
+        installed = (folder / "models" / f"many-{number}.bin").read_bytes()
+        assert hashlib.sha256(content).digest() == hashlib.sha256(installed).digest()
+    assert files.sent <= sum(map(len, contents)) + KILLS * CHUNK_BYTES
+    assert [] == list((folder / "staging").glob("*.part*"))
+
+
+def test_several_files_and_one_fails(files: FileServer, folder: Path) -> None:
+    """The first that fails ends the job; what the others had is not fetched again by the next one."""
+    contents = [noise(SIZE // 2, seed) for seed in range(3)]
+    request = request_for(files, "many", *contents)
+    missing = files.files.pop("/many-2.bin")
+    gate = threading.Event()
+
+    def fail(asked: Asked) -> tuple[int, dict[str, str], bytes]:
+        if asked.method == "GET":
+            gate.wait(60)
+        return 404, {}, b""
+
+    files.routes["/many-2.bin"] = fail
+    files.allow(SIZE // 2)
+    with served(*ARGUMENTS, folder=folder) as service:
+        job_id = apply(service, request)
+        arrived = SIZE // 2 - MOST_CONNECTIONS * PIECE_BYTES
+        job_once(service, job_id, lambda job: job["current_bytes"] >= arrived)
+        gate.set()
+        failed = finished(service, job_id)
+        before = files.sent
+        files.files["/many-2.bin"] = missing
+        files.allow(None)
+        done = finished(service, apply(service, request))
+
+    assert ("failed", "DOWNLOAD_FAILED") == (failed["state"], failed["error_reason"])
+    assert failed["progress"] < 100
+    assert "completed" == done["state"], done
+    assert 100 == done["progress"]
+    missed = sum(map(len, contents)) - before
+    assert files.sent - before <= missed + 2 * MOST_CONNECTIONS * PIECE_BYTES
+
+
+def test_several_files_paused(files: FileServer, folder: Path) -> None:
+    """Pausing ends all of them at once, and resuming fetches what is missing."""
+    contents = [noise(SIZE // 4, seed) for seed in range(5)]
+    files.allow(SIZE // 2)
+    with served(*ARGUMENTS, folder=folder) as service:
+        job_id = apply(service, request_for(files, "many", *contents))
+        arrived = SIZE // 2 - MOST_CONNECTIONS * PIECE_BYTES
+        job_once(service, job_id, lambda job: job["current_bytes"] >= arrived)
+        began = time.monotonic()
+        paused = service.post(f"/models/jobs/{job_id}/pause")
+        seconds = time.monotonic() - began
+        sent = files.sent
+        files.allow(None)
+        files.wait_until_idle()
+        between = job_of(service, job_id)
+        service.post(f"/models/jobs/{job_id}/resume")
+        done = finished(service, job_id)
+
+    assert (httpx.codes.OK, "paused") == (paused.status_code, between["state"])
+    assert seconds < SOON
+    assert "completed" == done["state"], done
+    missed = sum(map(len, contents)) - sent
+    assert files.sent - sent <= missed + 2 * MOST_CONNECTIONS * PIECE_BYTES
 
 
 @pytest.mark.parametrize("percent", [1, 50])

@@ -104,6 +104,10 @@ async def web(app: App) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+def states(app: App) -> dict[str, str]:
+    return {one.model: one.state.value for one in app.scheduler.snapshots()}
+
+
 async def load(backends: Any, model: str) -> None:
     await backends.LoadModel(backend_service_pb2.LoadModelRequest(model=model))
 
@@ -229,6 +233,19 @@ class TestDevices:
         assert b.FIGURE_SOURCE_NVML == device.origin.source
         assert device.origin.age_seconds < IN_TIME
         assert "devices" not in answer.unknown
+
+    async def test_budget(self, nvml: FakeNvml, app: App, backends: Any) -> None:
+        """Two models that take too much of a device together do not both stay; next time one goes before the other."""
+        pids = {}
+        for model in ("well", "mute"):
+            await load(backends, model)
+            pids[model] = (await status(backends, model)).pid
+        nvml.computing = [process(pid, 12 << 30) for pid in pids.values()]
+        await until(lambda: {"mute": "ready"} == states(app))
+        nvml.computing = nvml.computing[1:]
+        await load(backends, "well")
+
+        assert {"well": "ready"} == states(app)
 
     async def test_that_tell_little(self, nvml: FakeNvml, backends: Any) -> None:
         """A device that lists the process and not its memory leaves it unknown; one that lists nothing is not there."""

@@ -99,6 +99,7 @@ class TestRefused:
             ("memory_budget", "0%"),
             ("memory_budget", "101%"),
             ("memory_budget", "half"),
+            ("device_memory_budget", "101%"),
             ("queue_timeout", "-1s"),
             ("watchdog_idle", "sometimes"),
         ],

@@ -1,12 +1,13 @@
 
 "use strict";
-// Keeps the backends on the page those of this moment. Without it the page is whole, and of the moment it was made.
+// Keeps what the page shows of backends and models that of this moment. Without it the page is whole, and of the moment it was made.
 // Whatever comes from the service is put in as text, never as elements.
 (() => {
   const WATCH = "api/backends/watch";
   const STATES = ["stopped", "starting", "loading", "ready", "busy", "stopping", "failed"];
   const SILENCE_MS = 40000; // the service says something every 15 seconds, if only that it is there
   const FIRST_DELAY_MS = 1000, LONGEST_DELAY_MS = 30000;
+  const ASK_MS = 5000; // where the key does not open the watch
   const LONGEST_TEXT = 600;
 
   const byId = (id) => document.getElementById(id);
@@ -69,8 +70,13 @@
     table.hidden = backends.size === 0;
     byId("no-backends").hidden = backends.size > 0;
     byId("backend-count").textContent = backends.size;
+    showModels(backends);
+  }
+
+  // What each model is in, by its name: a backend, or a model of the summary.
+  function showModels(known) {
     for (const element of document.querySelectorAll("[data-state-of]")) {
-      const state = stateOf(backends.get(element.dataset.stateOf));
+      const state = stateOf(known.get(element.dataset.stateOf));
       setState(element, state, state === "stopped" ? "not loaded" : state);
     }
   }
@@ -130,13 +136,49 @@
     }
   }
 
+  function pause(milliseconds, signal) {
+    return new Promise((resolve, reject) => {
+      signal.throwIfAborted();
+      const give = () => {
+        clearTimeout(own);
+        reject(signal.reason);
+      };
+      const own = setTimeout(() => {
+        signal.removeEventListener("abort", give);
+        resolve();
+      }, milliseconds);
+      signal.addEventListener("abort", give);
+    });
+  }
+
+  // A key of the role `user` opens no watch, but the states of models are in what it opens: ask for that again and again.
+  async function ask(own) {
+    for (;;) {
+      const silence = setTimeout(() => own.abort(), SILENCE_MS);
+      try {
+        const options = { headers: headers("application/json"), cache: "no-store", signal: own.signal };
+        const answer = await fetch("./", options);
+        if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
+        const { ModelsConfig: models } = await answer.json();
+        isRefused = !models; // the key is not known any more
+        if (isRefused) return;
+        showModels(new Map(models.map((model) => [model.name, model])));
+      } finally {
+        clearTimeout(silence);
+      }
+      failures = 0;
+      tell("live", true);
+      await pause(ASK_MS, own.signal);
+    }
+  }
+
   async function start() {
     clearTimeout(timer);
     // Each watch holds a connection, of which a browser has six to one service: pages that nobody sees have none.
     if (request !== null || isRefused || document.hidden || !byId("live")) return;
     const own = request = new AbortController();
     try {
-      await follow(own);
+      await (byId("backend-table") ? follow(own) : ask(own));
     } catch {
       // Whatever it was: the watch is over.
     }

@@ -140,12 +140,15 @@ def _word(message: backend_pb2.Backend | model_pb2.Model) -> str:
 
 
 def _model_rows(summary: summary_pb2.Summary) -> list[tuple[model_pb2.Model, str]]:
-    loose = [model_pb2.Model(name=name, file=name) for name in summary.models.names]
+    """List the models with the words for their states; no word where the caller may not know it."""
+    rows = [(model, _word(model)) for model in summary.models_config.models]
     running = summary.loaded_models.by_model
-    for model in loose:
-        is_known = model.name in running
-        model.state = running[model.name].state if is_known else backend_pb2.BACKEND_STATE_STOPPED
-    return [(model, _word(model)) for model in (*summary.models_config.models, *loose)]
+    for name in summary.models.names:
+        model = model_pb2.Model(name=name, file=name, state=backend_pb2.BACKEND_STATE_STOPPED)
+        if name in running:
+            model.state = running[name].state
+        rows.append((model, _word(model) if summary.HasField("loaded_models") else ""))
+    return rows
 
 
 def _place(summary: summary_pb2.Summary) -> Place:

@@ -413,6 +413,8 @@ class ModelPlan(_message.Message):
     MEMORY_FIELD_NUMBER: _builtins.int
     MEMORY_UNKNOWN_FIELD_NUMBER: _builtins.int
     CONFIGURATION_FIELD_NUMBER: _builtins.int
+    NEEDED_BYTES_FIELD_NUMBER: _builtins.int
+    NEEDED_UNKNOWN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name under which it would be installed."""
     installed: _builtins.bool
@@ -420,11 +422,13 @@ class ModelPlan(_message.Message):
     total_bytes: _builtins.int
     """Size of all its files, in bytes. Null when the size of one is not known."""
     fetch_bytes: _builtins.int
-    """What would be fetched, in bytes. Null when the size of a file to fetch is not known."""
+    """What would be fetched, in bytes. Null when the size of a file to fetch is not known. A wheel is fetched whole, once
+    for all files that come in it.
+    """
     free_bytes: _builtins.int
     """Free space for it, in bytes: where files are fetched to or where they belong, whichever has less."""
     fits: _builtins.bool
-    """Whether what would be fetched fits. Null when its size is not known. Archives take space for what is in them, too."""
+    """Whether `needed_bytes` are free. Null when they are not known, unless what would be fetched is too much already."""
     backend: _builtins.str
     """Backend that would serve it. Empty when neither the configuration nor the files tell."""
     backend_presence: Global___BackendPresence.ValueType
@@ -433,6 +437,12 @@ class ModelPlan(_message.Message):
     """Extra of the package that the backend lacks. Left out when it lacks none."""
     memory_unknown: _builtins.str
     """Why its memory cannot be told. Left out when it can."""
+    needed_bytes: _builtins.int
+    """Space that installing it takes, in bytes: what is fetched, what is made of it, and what is unpacked from wheels and
+    archives. Null when that is not known.
+    """
+    needed_unknown: _builtins.str
+    """Why `needed_bytes` are not known. Left out when they are."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedFile]:
         """Its files, in the order in which they would be fetched."""
@@ -466,10 +476,12 @@ class ModelPlan(_message.Message):
         memory: Global___MemoryEstimate | None = ...,
         memory_unknown: _builtins.str | None = ...,
         configuration: _struct_pb2.Struct | None = ...,
+        needed_bytes: _builtins.int | None = ...,
+        needed_unknown: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fetch_bytes", b"_fetch_bytes", "_fits", b"_fits", "_memory", b"_memory", "_memory_unknown", b"_memory_unknown", "_missing_extra", b"_missing_extra", "_total_bytes", b"_total_bytes", "configuration", b"configuration", "fetch_bytes", b"fetch_bytes", "fits", b"fits", "memory", b"memory", "memory_unknown", b"memory_unknown", "missing_extra", b"missing_extra", "total_bytes", b"total_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fetch_bytes", b"_fetch_bytes", "_fits", b"_fits", "_memory", b"_memory", "_memory_unknown", b"_memory_unknown", "_missing_extra", b"_missing_extra", "_needed_bytes", b"_needed_bytes", "_needed_unknown", b"_needed_unknown", "_total_bytes", b"_total_bytes", "configuration", b"configuration", "fetch_bytes", b"fetch_bytes", "fits", b"fits", "memory", b"memory", "memory_unknown", b"memory_unknown", "missing_extra", b"missing_extra", "needed_bytes", b"needed_bytes", "needed_unknown", b"needed_unknown", "total_bytes", b"total_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fetch_bytes", b"_fetch_bytes", "_fits", b"_fits", "_memory", b"_memory", "_memory_unknown", b"_memory_unknown", "_missing_extra", b"_missing_extra", "_total_bytes", b"_total_bytes", "backend", b"backend", "backend_presence", b"backend_presence", "configuration", b"configuration", "fetch_bytes", b"fetch_bytes", "files", b"files", "fits", b"fits", "free_bytes", b"free_bytes", "installed", b"installed", "memory", b"memory", "memory_unknown", b"memory_unknown", "missing_extra", b"missing_extra", "name", b"name", "total_bytes", b"total_bytes", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fetch_bytes", b"_fetch_bytes", "_fits", b"_fits", "_memory", b"_memory", "_memory_unknown", b"_memory_unknown", "_missing_extra", b"_missing_extra", "_needed_bytes", b"_needed_bytes", "_needed_unknown", b"_needed_unknown", "_total_bytes", b"_total_bytes", "backend", b"backend", "backend_presence", b"backend_presence", "configuration", b"configuration", "fetch_bytes", b"fetch_bytes", "files", b"files", "fits", b"fits", "free_bytes", b"free_bytes", "installed", b"installed", "memory", b"memory", "memory_unknown", b"memory_unknown", "missing_extra", b"missing_extra", "name", b"name", "needed_bytes", b"needed_bytes", "needed_unknown", b"needed_unknown", "total_bytes", b"total_bytes", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fetch_bytes: _TypeAlias = _typing.Literal["fetch_bytes"]  # noqa: Y015
     _WhichOneofArgType__fetch_bytes: _TypeAlias = _typing.Literal["_fetch_bytes", b"_fetch_bytes"]  # noqa: Y015
@@ -481,6 +493,10 @@ class ModelPlan(_message.Message):
     _WhichOneofArgType__memory_unknown: _TypeAlias = _typing.Literal["_memory_unknown", b"_memory_unknown"]  # noqa: Y015
     _WhichOneofReturnType__missing_extra: _TypeAlias = _typing.Literal["missing_extra"]  # noqa: Y015
     _WhichOneofArgType__missing_extra: _TypeAlias = _typing.Literal["_missing_extra", b"_missing_extra"]  # noqa: Y015
+    _WhichOneofReturnType__needed_bytes: _TypeAlias = _typing.Literal["needed_bytes"]  # noqa: Y015
+    _WhichOneofArgType__needed_bytes: _TypeAlias = _typing.Literal["_needed_bytes", b"_needed_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__needed_unknown: _TypeAlias = _typing.Literal["needed_unknown"]  # noqa: Y015
+    _WhichOneofArgType__needed_unknown: _TypeAlias = _typing.Literal["_needed_unknown", b"_needed_unknown"]  # noqa: Y015
     _WhichOneofReturnType__total_bytes: _TypeAlias = _typing.Literal["total_bytes"]  # noqa: Y015
     _WhichOneofArgType__total_bytes: _TypeAlias = _typing.Literal["_total_bytes", b"_total_bytes"]  # noqa: Y015
     @_typing.overload
@@ -493,6 +509,10 @@ class ModelPlan(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_unknown) -> _WhichOneofReturnType__memory_unknown | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__missing_extra) -> _WhichOneofReturnType__missing_extra | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__needed_bytes) -> _WhichOneofReturnType__needed_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__needed_unknown) -> _WhichOneofReturnType__needed_unknown | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__total_bytes) -> _WhichOneofReturnType__total_bytes | None: ...
 
@@ -509,6 +529,7 @@ class PlannedFile(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     PRESENCE_FIELD_NUMBER: _builtins.int
     FETCH_BYTES_FIELD_NUMBER: _builtins.int
+    UNPACKED_BYTES_FIELD_NUMBER: _builtins.int
     filename: _builtins.str
     """Where to, below the models folder."""
     uri: _builtins.str
@@ -518,7 +539,11 @@ class PlannedFile(_message.Message):
     presence: Global___FilePresence.ValueType
     """How it stands in the models folder."""
     fetch_bytes: _builtins.int
-    """What would be fetched for it, in bytes. Null when that is not known."""
+    """What would be fetched for it, in bytes: the whole wheel for the first of the files that come in it, and 0 for the
+    others. Null when that is not known.
+    """
+    unpacked_bytes: _builtins.int
+    """Size of what is in it, in bytes, if it is an archive. Null when that is not known, and when it is none."""
     def __init__(
         self,
         *,
@@ -527,19 +552,24 @@ class PlannedFile(_message.Message):
         size_bytes: _builtins.int | None = ...,
         presence: Global___FilePresence.ValueType = ...,
         fetch_bytes: _builtins.int | None = ...,
+        unpacked_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fetch_bytes", b"_fetch_bytes", "_size_bytes", b"_size_bytes", "fetch_bytes", b"fetch_bytes", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fetch_bytes", b"_fetch_bytes", "_size_bytes", b"_size_bytes", "_unpacked_bytes", b"_unpacked_bytes", "fetch_bytes", b"fetch_bytes", "size_bytes", b"size_bytes", "unpacked_bytes", b"unpacked_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fetch_bytes", b"_fetch_bytes", "_size_bytes", b"_size_bytes", "fetch_bytes", b"fetch_bytes", "filename", b"filename", "presence", b"presence", "size_bytes", b"size_bytes", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fetch_bytes", b"_fetch_bytes", "_size_bytes", b"_size_bytes", "_unpacked_bytes", b"_unpacked_bytes", "fetch_bytes", b"fetch_bytes", "filename", b"filename", "presence", b"presence", "size_bytes", b"size_bytes", "unpacked_bytes", b"unpacked_bytes", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fetch_bytes: _TypeAlias = _typing.Literal["fetch_bytes"]  # noqa: Y015
     _WhichOneofArgType__fetch_bytes: _TypeAlias = _typing.Literal["_fetch_bytes", b"_fetch_bytes"]  # noqa: Y015
     _WhichOneofReturnType__size_bytes: _TypeAlias = _typing.Literal["size_bytes"]  # noqa: Y015
     _WhichOneofArgType__size_bytes: _TypeAlias = _typing.Literal["_size_bytes", b"_size_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__unpacked_bytes: _TypeAlias = _typing.Literal["unpacked_bytes"]  # noqa: Y015
+    _WhichOneofArgType__unpacked_bytes: _TypeAlias = _typing.Literal["_unpacked_bytes", b"_unpacked_bytes"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fetch_bytes) -> _WhichOneofReturnType__fetch_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__size_bytes) -> _WhichOneofReturnType__size_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unpacked_bytes) -> _WhichOneofReturnType__unpacked_bytes | None: ...
 
 Global___PlannedFile: _TypeAlias = PlannedFile  # noqa: Y015
 

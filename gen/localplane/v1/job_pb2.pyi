@@ -87,6 +87,10 @@ class _JobFileStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobFileS
     """It is all there and its digest is being checked."""
     JOB_FILE_STATE_DONE: _JobFileState.ValueType  # 4
     """It is whole."""
+    JOB_FILE_STATE_CONVERTING: _JobFileState.ValueType  # 5
+    """It is being made of others."""
+    JOB_FILE_STATE_UNPACKING: _JobFileState.ValueType  # 6
+    """It is being taken out of an archive."""
 
 class JobFileState(_JobFileState, metaclass=_JobFileStateEnumTypeWrapper):
     """What happens to a file of a job."""
@@ -101,6 +105,10 @@ JOB_FILE_STATE_VERIFYING: JobFileState.ValueType  # 3
 """It is all there and its digest is being checked."""
 JOB_FILE_STATE_DONE: JobFileState.ValueType  # 4
 """It is whole."""
+JOB_FILE_STATE_CONVERTING: JobFileState.ValueType  # 5
+"""It is being made of others."""
+JOB_FILE_STATE_UNPACKING: JobFileState.ValueType  # 6
+"""It is being taken out of an archive."""
 Global___JobFileState: _TypeAlias = JobFileState  # noqa: Y015
 
 @_typing.final
@@ -172,15 +180,17 @@ class Job(_message.Message):
     what is in `error`.
     """
     progress: _builtins.float
-    """How much is done, from 0 to 100; 0 while it is not known how much there is."""
+    """How much is done, from 0 to 100; 0 while it is not known how much there is. What is converted and unpacked has its
+    share. 100 once it is completed, and not before: no more than 99 until then.
+    """
     phase: _builtins.str
     """What it does, in a word, such as `queued`, `resolving`, `waiting` for another job on the same model, `downloading`,
-    `verifying` or `completed`.
+    `verifying`, `converting`, `unpacking`, `publishing` or `completed`.
     """
     current_bytes: _builtins.int
-    """Bytes that were fetched and verified to be on the disk. Never less than before."""
+    """Bytes that were fetched, or made of what was fetched, and are on the disk. Never less than before."""
     total_bytes: _builtins.int
-    """Bytes that there are to fetch. 0 while that is not known."""
+    """Bytes that there are to fetch and to make. 0 while that is not known."""
     file_size: _builtins.str
     """`total_bytes` for people, such as `1.5 KiB`."""
     downloaded_size: _builtins.str
@@ -213,7 +223,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobFile]:
-        """The files, in the order of the work. Empty before they are known, and of deletions."""
+        """The files, in the order of the work; what is in an archive is one of them, named after it. Empty before they are known, and of deletions."""
 
     @_builtins.property
     def result(self) -> _struct_pb2.Struct:
@@ -298,7 +308,7 @@ class JobFile(_message.Message):
     name: _builtins.str
     """Its name, relative to the models folder."""
     current_bytes: _builtins.int
-    """Bytes that were fetched and verified to be on the disk."""
+    """Bytes of it that are done: fetched and on the disk, made, or of an archive unpacked."""
     total_bytes: _builtins.int
     """Its size in bytes. Null while it is not known."""
     state: Global___JobFileState.ValueType

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import click
 
-from localplane.v1 import backend_pb2, backend_service_pb2, watch_pb2
+from localplane.v1 import backend_pb2, backend_service_pb2
+from localplane_server.cli.backend_lines import WatchLines, backend_rows
 from localplane_server.cli.backend_log import LogPrinter
 from localplane_server.cli.completion import complete_loaded_model, complete_model
 from localplane_server.cli.session import ERROR, Session, client_options, rest_json
 from localplane_server.cli.spinner import Spinner
-from localplane_server.cli.text import UNKNOWN, facts, percent, printable, since, size, table
+from localplane_server.cli.text import UNKNOWN, facts, percent, since, size, table
 
 model_argument = click.argument("model", shell_complete=complete_loaded_model)
 
@@ -28,7 +28,7 @@ def list_backends(session: Session) -> None:
     """List the backends that run, start, stop or have failed."""
     with session.client() as client:
         answer = client.list_backends()
-    session.write(answer, backend_rows(answer))
+    session.write(answer, backend_rows(answer.backends))
 
 
 @backend.command("installed")
@@ -80,7 +80,7 @@ def watch(models: tuple[str, ...], session: Session, *, after_revision: str) -> 
         session.client() as client,
         client.watch_backends(models=models, after_revision=after_revision) as messages,
     ):
-        lines = _WatchLines()
+        lines = WatchLines()
         for message in messages:
             session.write(message, lines.of(message))
 
@@ -159,33 +159,6 @@ def logs(
     click.echo(printer.end(), nl=False)
 
 
-def backend_rows(answer: backend_service_pb2.ListBackendsResponse) -> Iterator[str]:
-    """Return the table of the backends."""
-    headings = ("MODEL", "BACKEND", "STATE", "PID", "MEMORY", "CALLS", "WAITING", "LAST USED")
-    rows = [
-        (
-            one.model,
-            one.backend,
-            state_name(one.state),
-            str(one.pid) if one.HasField("pid") else UNKNOWN,
-            size(one.memory_info.rss if one.HasField("memory_info") else None),
-            str(one.in_flight),
-            str(one.waiting),
-            since(one.last_used if one.HasField("last_used") else None),
-        )
-        for one in answer.backends
-    ]
-    yield from table(headings, rows) if rows else ["no backend runs"]
-    for one in answer.backends:
-        if one.HasField("last_error"):
-            yield from facts([(f"{one.model}:", one.last_error)])
-
-
-def state_name(state: backend_pb2.BackendState.ValueType) -> str:
-    """Return the word for a state, as REST writes it."""
-    return backend_pb2.BackendState.Name(state).removeprefix("BACKEND_STATE_").lower()
-
-
 def _installed_rows(
     answer: backend_service_pb2.ListInstalledBackendsResponse,
 ) -> Iterator[str]:
@@ -202,45 +175,6 @@ def _installed_rows(
     yield from table(("BACKEND", "SOURCE", "STATE", "ALIASES", "PROGRAM OR ADDRESS"), rows)
     for problem in answer.problems:
         yield from facts([(f"{problem.name}:", problem.message)])
-
-
-class _WatchLines:
-    """Makes the lines of a watch, in columns that only get wider."""
-
-    def __init__(self) -> None:
-        self._widths = [0] * 8
-        self._is_headed = False
-
-    def of(self, message: backend_service_pb2.WatchBackendsResponse) -> Iterator[str]:
-        """Return the lines of one message."""
-        now = f"{datetime.now(UTC).astimezone():%H:%M:%S}"
-        if message.kind == watch_pb2.WATCH_KIND_RESYNC:
-            yield f"{now}  everything anew: some changes before this are not known"
-        changed = [(now, *_watched(one)) for one in message.backends]
-        gone = [(now, model, "stopped", *[UNKNOWN] * 5) for model in message.removed]
-        rows = [[printable(cell).replace("\n", " ") for cell in row] for row in (*changed, *gone)]
-        if not self._is_headed:
-            self._is_headed = True
-            rows.insert(0, ["TIME", "MODEL", "STATE", "PID", "MEMORY", "CPU", "CALLS", ""])
-            if len(rows) == 1 and message.kind != watch_pb2.WATCH_KIND_CHANGES:
-                rows.append([now, UNKNOWN, "no backend runs", *[""] * 5])
-        for row in rows:
-            self._widths = list(map(max, self._widths, map(len, row)))
-        for row in rows:
-            cells = zip(row, self._widths, strict=True)
-            yield "  ".join(cell.ljust(width) for cell, width in cells).rstrip()
-
-
-def _watched(one: backend_pb2.Backend) -> tuple[str, ...]:
-    return (
-        one.model,
-        state_name(one.state),
-        str(one.pid) if one.HasField("pid") else UNKNOWN,
-        size(one.memory_info.rss if one.HasField("memory_info") else None),
-        percent(one.cpu_percent if one.HasField("cpu_percent") else None),
-        str(one.in_flight),
-        one.last_error if one.state == backend_pb2.BACKEND_STATE_FAILED else "",
-    )
 
 
 def _status_facts(answer: backend_pb2.BackendStatus) -> list[str]:

@@ -111,7 +111,8 @@ def _plan_lines(plan: gallery_pb2.ModelPlan) -> Iterator[str]:
     yield from facts(
         [
             ("name", plan.name + (" (is installed)" if plan.installed else "")),
-            ("to fetch", f"{fetched}; {size(plan.free_bytes)} are free"),
+            ("to fetch", fetched),
+            ("space", f"{_needed(plan)}; {size(plan.free_bytes)} are free"),
             ("backend", f"{plan.backend or UNKNOWN} ({_presence(plan)})"),
             ("memory", _memory(plan)),
             *((one.filename, _file(one)) for one in plan.files),
@@ -120,6 +121,12 @@ def _plan_lines(plan: gallery_pb2.ModelPlan) -> Iterator[str]:
     )
     if plan.HasField("fits") and not plan.fits:
         yield "There is not enough space for it."
+
+
+def _needed(plan: gallery_pb2.ModelPlan) -> str:
+    if not plan.HasField("needed_bytes"):
+        return f"{UNKNOWN} ({plan.needed_unknown})"
+    return size(plan.needed_bytes)
 
 
 def _presence(plan: gallery_pb2.ModelPlan) -> str:
@@ -136,7 +143,8 @@ def _memory(plan: gallery_pb2.ModelPlan) -> str:
 
 def _file(one: gallery_pb2.PlannedFile) -> str:
     presence = _word(gallery_pb2.FilePresence.Name(one.presence), "FILE_PRESENCE_")
-    return f"{size(one.size_bytes if one.HasField('size_bytes') else None)} ({presence})"
+    unpacked = f", {size(one.unpacked_bytes)} unpacked" if one.HasField("unpacked_bytes") else ""
+    return f"{size(one.size_bytes if one.HasField('size_bytes') else None)} ({presence}{unpacked})"
 
 
 def _word(name: str, prefix: str) -> str:

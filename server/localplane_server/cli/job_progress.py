@@ -15,6 +15,8 @@ from localplane_server.cli.text import printable, size
 BAR_WIDTH = 24
 STEP_PERCENT = 10
 """How much further a job has to be for another line where there is no terminal."""
+_WITHOUT_BYTES = ("converting", "unpacking")
+"""Phases that get on and fetch nothing."""
 _CLEAR = "\r\x1b[K"
 _MINUTE, _HOUR = 60, 3600
 
@@ -96,6 +98,8 @@ def step_line(job: job_pb2.Job) -> str:
     """Return a job as a line of a log."""
     name = printable(job.gallery_element_name)
     file = f" {printable(job.file_name)}" if job.file_name else ""
+    if job.total_bytes and job.phase in _WITHOUT_BYTES:
+        return f"{name}: {printable(job.phase)}{file}, {job.progress:.0f} %"
     if not job.total_bytes or job.phase != "downloading":
         return f"{name}: {printable(job.phase)}{file}"
     amount = f"{size(job.current_bytes)} of {size(job.total_bytes)}"

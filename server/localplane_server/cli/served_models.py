@@ -8,7 +8,7 @@ import click
 
 from localplane.v1 import model_pb2
 from localplane_client import Client, NotFoundError
-from localplane_server.cli.backend import state_name
+from localplane_server.cli.backend_lines import state_name
 from localplane_server.cli.completion import complete_model
 from localplane_server.cli.session import Session, client_options
 from localplane_server.cli.text import UNKNOWN, facts, size, table

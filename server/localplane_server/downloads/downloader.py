@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,13 @@ from localplane_server.downloads.connections import Resolve, resolve
 from localplane_server.downloads.credentials import Credentials
 from localplane_server.downloads.disk import Disk
 from localplane_server.downloads.endpoints import Endpoints
-from localplane_server.downloads.looks import facts_of, read_beginning, read_document
+from localplane_server.downloads.looks import (
+    facts_of,
+    read_beginning,
+    read_document,
+    read_part,
+    zip_at,
+)
 from localplane_server.downloads.packages import PackageIndex, Wheel
 from localplane_server.downloads.patience import Patience, persist
 from localplane_server.downloads.pip_settings import PipSettings
@@ -48,7 +54,9 @@ from localplane_server.downloads.sources import (
 from localplane_server.downloads.staging import StagedPart, key_of
 from localplane_server.downloads.transfer import Located, Transfer
 from localplane_server.downloads.web import WebClient
+from localplane_server.downloads.wheel_looks import WheelLooks
 from localplane_server.downloads.wheels import extract_member
+from localplane_server.downloads.zip_parts import ZipMember, members_of
 from localplane_server.errors import (
     DigestMismatchError,
     DownloadFailedError,
@@ -145,6 +153,7 @@ class Downloader:
             is_offline=offline,
             proxies=proxies,
         )
+        self._wheel_looks = WheelLooks(self._packages, self._hurry)
         self._disk = Disk()
         self._sharing = Sharing()
         self._given: set[Path] = set()
@@ -169,7 +178,7 @@ class Downloader:
     async def facts(self, uri: str, *, sha256: str = "") -> FileFacts:
         """Find out about a file without fetching it.
 
-        Of a file in a wheel, the size is that of the wheel: so much is downloaded.
+        Of a file in a wheel, parts of the wheel are read to find out its size.
 
         Raises:
             SourceRefusedError: If the URI leads where it must not, or is none.
@@ -186,12 +195,7 @@ class Downloader:
                     size = os.fstat(file.fileno()).st_size
                 return FileFacts(size, Path(source.path).name, sha256)
             case PackageSource():
-                wheel = await self._packages.find(source)
-                return FileFacts(
-                    wheel.size_bytes or await self._wheel_size(wheel, name),
-                    source.member.rpartition("/")[2],
-                    sha256,
-                )
+                return await self._wheel_looks.facts(source, name, sha256)
             case RegistrySource():
                 located = await persist(self._hurry, name, partial(self._registry.locate, source))
                 return FileFacts(located.size_bytes, located.file_name, located.sha256)
@@ -324,12 +328,47 @@ class Downloader:
                 located = await persist(self._hurry, name, locate)
                 return await self._beginning(located, name, most_bytes)
             case PackageSource():
-                raise DownloadFailedError(name, "a file in a wheel comes as a whole only")
+                return await self._wheel_looks.beginning(source, name, most_bytes)
 
     async def _beginning(self, located: Located, name: str, most_bytes: int) -> bytes:
         seconds = self._hurry.document_seconds
         read = partial(read_beginning, self._web, located, most_bytes, seconds)
         return await persist(self._hurry, name, read)
+
+    async def members(self, uri: str) -> list[ZipMember]:
+        """Return the files in a zip, without fetching it.
+
+        Raises:
+            SourceRefusedError: If the URI leads where it must not, or is none.
+            OfflineError: If it needs the network and the service is to stay off it.
+            DownloadFailedError: If the source fails, gives files as a whole only, or it is no zip.
+        """
+        source = self._parsed(uri, "")
+        name = shown(uri)
+        match source:
+            case FileSource():
+                with await self._disk.run(
+                    local.open_inside, source.path, self._roots, name
+                ) as file:
+                    return await self._disk.run(members_of, file, name)
+            case WebSource():
+                return await persist(
+                    self._hurry, name, partial(self._members, self._located(source))
+                )
+            case RegistrySource():
+
+                async def look() -> list[ZipMember]:
+                    return await self._members(await self._registry.locate(source))
+
+                return await persist(self._hurry, name, look)
+            case PackageSource():
+                raise DownloadFailedError(name, "it is packed in a wheel")
+
+    async def _members(self, located: Located) -> list[ZipMember]:
+        seconds = self._hurry.document_seconds
+        parts = await zip_at(self._web, located, seconds)
+        sized = replace(located, size_bytes=parts.size_bytes)
+        return await parts.members(partial(read_part, self._web, sized, seconds))
 
     async def discard(self, uri: str, *, sha256: str = "") -> None:
         """Throw away what is staged of a file. Doing so for one that is not there does nothing.
@@ -519,13 +558,6 @@ class Downloader:
             mine = self._staging / f"{key}-{secrets.token_hex(8)}.whole"
             await self._disk.run(local.link_or_copy, staged.path, mine)
             return StagedFile(mine, staged.size_bytes, staged.sha256, staged.file_name)
-
-    async def _wheel_size(self, wheel: Wheel, name: str) -> int | None:
-        located = Located(url=wheel.url, file_name=wheel.file_name)
-        async with self._packages.client(self._packages.hosts_of(wheel)) as web:
-            look = partial(facts_of, web, located, "", self._hurry.document_seconds)
-            facts = await persist(self._hurry, name, look)
-        return facts.size_bytes
 
 
 def _already(located: Located) -> Callable[[], Awaitable[Located]]:

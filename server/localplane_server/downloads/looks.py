@@ -6,9 +6,11 @@ import asyncio
 
 from localplane_server.downloads.patience import TransferError
 from localplane_server.downloads.progress import Document, FileFacts, Validators
-from localplane_server.downloads.transfer import Located, told_digest
+from localplane_server.downloads.transfer import Located, content_range, told_digest
 from localplane_server.downloads.web import Answer, WebClient, check_beginning
+from localplane_server.downloads.zip_parts import ZipParts
 
+_PARTIAL = 206
 _NOT_MODIFIED = 304
 _UNSATISFIABLE = 416
 _BEGINNING = 256
@@ -103,3 +105,63 @@ async def read_beginning(
         raise TransferError("it took too long") from error
     check_beginning(bytes(content[:_BEGINNING]), located.file_name)
     return bytes(content[:most_bytes])
+
+
+async def zip_at(web: WebClient, located: Located, seconds: float) -> ZipParts:
+    """Return a zip of which only parts are to be read.
+
+    Raises:
+        TransferError: If the server does not tell its size.
+        SourceRefusedError: If a redirect leads where it must not.
+    """
+    size = located.size_bytes
+    if size is None:
+        size = (await facts_of(web, located, "", seconds)).size_bytes
+    if size is None:
+        raise TransferError("the server does not tell its size", is_lasting=True)
+    return ZipParts(size)
+
+
+async def read_part(
+    web: WebClient, located: Located, seconds: float, start: int, stop: int
+) -> bytes:
+    """Return what a file has from one byte to before another, and nothing of the rest.
+
+    Args:
+        web: Whom to ask through.
+        located: The file, with its size.
+        seconds: How long it may take.
+        start: The first byte.
+        stop: The one after the last.
+
+    Raises:
+        TransferError: If it does not come, the server gives files as a whole only, or the file has another size.
+        SourceRefusedError: If a redirect leads where it must not.
+    """
+    headers = {"Range": f"bytes={start}-{stop - 1}"}
+    content = bytearray()
+    try:
+        async with (
+            asyncio.timeout(seconds),
+            web.request(located.url, headers, credentials=located.credentials) as answer,
+        ):
+            answer.check_plain()
+            answer.check_kind(located.file_name)
+            if answer.status != _PARTIAL:
+                cause = "the server gives files as a whole only, so nobody can look into it"
+                raise TransferError(cause, is_lasting=True)
+            first, last, total = content_range(answer)
+            if first != start or last != stop - 1:
+                raise TransferError("the server sent another part than it was asked for")
+            if total != located.size_bytes:
+                cause = f"it has {total} bytes, and {located.size_bytes} were announced"
+                raise TransferError(cause, is_lasting=True)
+            async for piece in answer.pieces():
+                content += piece[: stop - start - len(content)]
+                if len(content) == stop - start:
+                    break
+    except TimeoutError as error:
+        raise TransferError("it took too long") from error
+    if len(content) < stop - start:
+        raise TransferError(f"the server ended it after {len(content)} of {stop - start} bytes")
+    return bytes(content)

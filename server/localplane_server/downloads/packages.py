@@ -63,8 +63,12 @@ class PackageIndex:
         self._is_offline = is_offline
         self._proxies = proxies
 
-    async def find(self, source: PackageSource) -> Wheel:
+    async def find(self, source: PackageSource, patience: Patience | None = None) -> Wheel:
         """Find the wheel of a version.
+
+        Args:
+            source: What is wanted.
+            patience: Waits and attempts, if not the usual ones.
 
         Raises:
             DownloadFailedError: If there is none, or no index answers.
@@ -75,7 +79,9 @@ class PackageIndex:
             raise DownloadFailedError(name, "pip's settings name no package index")
         for index in self._settings.index_urls:
             async with self.client([index]) as web:
-                listed = await persist(self._patience, name, partial(_listed, web, index, project))
+                listed = await persist(
+                    patience or self._patience, name, partial(_listed, web, index, project)
+                )
             matching = [
                 wheel for wheel in listed if _is_of(wheel.file_name, project, source.version)
             ]

@@ -42,6 +42,10 @@ class FileFacts:
     """The name that the source has for it, without folders. Empty when it has none."""
     sha256: str = ""
     """Its SHA-256, in hexadecimal digits. Empty when the source does not tell."""
+    wheel: str = ""
+    """What it comes in, with whatever else is in there. Empty when it comes by itself."""
+    wheel_bytes: int | None = None
+    """Size of that: so much is fetched, once for all files in it. None when nobody tells."""
 
 
 @dataclass(frozen=True, slots=True)

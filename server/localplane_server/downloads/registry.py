@@ -27,7 +27,19 @@ _MANIFESTS = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 _OLLAMA_MODEL = "application/vnd.ollama.image.model"
-_TITLE = "org.opencontainers.image.title"
+_TITLES = (
+    "org.opencontainers.image.title",
+    *("org.cncf.model.filepath", "org.cnai.model.filepath"),
+)
+"""Annotations with the path of the file that a layer is: the usual one, and those of ModelPack."""
+_WEIGHTS = re.compile(
+    r"application/(?:vnd\.ollama\.image\.model"
+    r"|vnd\.docker\.ai\.gguf(?:\.v\d+)?"
+    r"|vnd\.(?:cncf|cnai)\.model\.weight\.v\d+\.(?:raw|gguf)"
+    r"|(?:x-|vnd\.)?gguf)"
+)
+"""Media types of layers that are the weights of a model, as one file: of Ollama, Docker and ModelPack, and of GGUF."""
+_MOST_NAMES = 20
 _LONGEST_CHALLENGE = 4096
 _LARGEST_MANIFEST = 4 * 1024 * 1024
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -171,37 +183,63 @@ def _layer(layers: Any, source: RegistrySource) -> Mapping[str, Any]:
     """Choose the layer that is meant."""
     if not isinstance(layers, list):
         raise TransferError("the registry's manifest cannot be read", is_lasting=True)
+    listed: list[Mapping[str, Any]]
     listed = [one for one in layers if isinstance(one, dict) and _digest(one)]
     if source.is_ollama:
-        chosen = [one for one in listed if one.get("mediaType") == _OLLAMA_MODEL]
+        ways = [[one for one in listed if _kind(one) == _OLLAMA_MODEL]]
     elif source.layer:
-        chosen = [one for one in listed if source.layer in (_title(one), one["digest"])]
+        ways = [
+            [one for one in listed if source.layer in (_title(one), one["digest"])],
+            [one for one in listed if source.layer == _last(_title(one))],
+        ]
     else:
-        chosen = listed
-    if len(chosen) == 1:
-        return chosen[0]
+        ways = [
+            listed,
+            [one for one in listed if source.preferred and source.preferred == _last(_title(one))],
+            [one for one in listed if _WEIGHTS.fullmatch(_kind(one))],
+        ]
+    for chosen in ways:
+        if len(chosen) == 1:
+            return chosen[0]
     if source.is_ollama or not listed:
         raise DownloadFailedError(_name(source), "it has no model in it")
-    names = ", ".join(_title(one) or str(one["digest"]) for one in listed[:20])
-    raise SourceRefusedError(
-        _name(source), f"it has several files; name one of them after a #: {names}"
-    )
+    names = ", ".join(_title(one) or str(one["digest"]) for one in listed[:_MOST_NAMES])
+    more = len(listed) - _MOST_NAMES
+    names += f" and {more} more" if more > 0 else ""
+    if source.layer:
+        cause = f"it has not one file {source.layer}, but {names}"
+    else:
+        cause = f"it has several files; name one of them after a #: {names}"
+    raise SourceRefusedError(_name(source), cause)
+
+
+def _kind(layer: Mapping[str, Any]) -> str:
+    return str(layer.get("mediaType", "")).partition(";")[0].strip().lower()
 
 
 def _title(layer: Mapping[str, Any]) -> str:
     annotations = layer.get("annotations")
-    title = annotations.get(_TITLE) if isinstance(annotations, dict) else None
-    return title if isinstance(title, str) and title.isprintable() else ""
+    if isinstance(annotations, dict):
+        for key in _TITLES:
+            title = annotations.get(key)
+            if isinstance(title, str) and title and title.isprintable():
+                return title
+    return ""
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _file_name(layer: Mapping[str, Any], source: RegistrySource) -> str:
     if title := _title(layer):
-        return title.rpartition("/")[2]
-    name = source.repository.rpartition("/")[2]
+        return _last(title)
+    name = _last(source.repository)
     kinds: Sequence[tuple[str, str]] = _ENDINGS
-    media_type = str(layer.get("mediaType", ""))
+    media_type = _kind(layer)
     ending = next((ending for kind, ending in kinds if media_type.endswith(kind)), "")
-    return name + (".gguf" if source.is_ollama else ending)
+    is_gguf = media_type == _OLLAMA_MODEL or "gguf" in media_type
+    return name + (".gguf" if is_gguf else ending)
 
 
 def _name(source: RegistrySource) -> str:

@@ -16,6 +16,8 @@ SCHEMES = "https, http, file, huggingface (hf), github, oci, ollama, pypi"
 _LONGEST = 4096
 _LONGEST_REPOSITORY = 255
 _BARE_REGISTRIES = ("ghcr.io/", "quay.io/", "docker.io/")
+_PREFERRED = "?"
+"""What a name begins with that is only preferred, in the place where one is named."""
 _PROJECT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]*")
 _REPOSITORY = re.compile(
@@ -55,6 +57,8 @@ class RegistrySource:
     """Tag or digest."""
     layer: str = ""
     """Title or digest of the layer. Empty for the only one."""
+    preferred: str = ""
+    """Name of the file that is meant if there are several and none is named. Empty for none."""
     is_ollama: bool = False
     """Whether it is a model as Ollama publishes them: the layer with the weights is meant."""
 
@@ -110,6 +114,20 @@ def parse_source(uri: str, endpoints: Endpoints) -> Source:
             )
 
 
+def preferring(uri: str, name: str) -> str:
+    """Return a URI that means the same, but where one of several files would have to be named: that of a name."""
+    written = uri.strip()
+    is_artifact = written.startswith(_BARE_REGISTRIES) or written.lower().startswith("oci:")
+    if not is_artifact or "#" in written:
+        return uri
+    return f"{written}#{_PREFERRED}{quote(name, safe='')}"
+
+
+def is_in_wheel(uri: str) -> bool:
+    """Whether a URI names a file that comes in a wheel."""
+    return uri.strip().partition(":")[0].lower() == "pypi"
+
+
 def _is_url(uri: str) -> bool:
     try:
         urlsplit(uri)
@@ -153,6 +171,9 @@ def _oci(uri: str, rest: str, endpoints: Endpoints) -> RegistrySource:
         repository = repository if "/" in repository else f"library/{repository}"
     else:
         url = f"https://{registry}"
+    if layer.startswith(_PREFERRED):
+        preferred = unquote(layer.removeprefix(_PREFERRED))
+        return _registry_source(uri, url, repository, preferred=preferred)
     return _registry_source(uri, url, repository, layer=unquote(layer))
 
 
@@ -167,7 +188,13 @@ def _ollama(uri: str, rest: str, endpoints: Endpoints) -> RegistrySource:
 
 
 def _registry_source(
-    uri: str, registry: str, rest: str, *, layer: str = "", is_ollama: bool = False
+    uri: str,
+    registry: str,
+    rest: str,
+    *,
+    layer: str = "",
+    preferred: str = "",
+    is_ollama: bool = False,
 ) -> RegistrySource:
     name, at, digest = rest.partition("@")
     repository, colon, tag = name.partition(":")
@@ -177,7 +204,7 @@ def _registry_source(
     is_right = is_right and len(repository) <= _LONGEST_REPOSITORY
     if not is_right or not _REPOSITORY.fullmatch(repository):
         raise SourceRefusedError(shown(uri), "expected REGISTRY/REPOSITORY[:TAG|@sha256:DIGEST]")
-    return RegistrySource(registry, repository, reference, layer, is_ollama)
+    return RegistrySource(registry, repository, reference, layer, preferred, is_ollama)
 
 
 def _pypi(uri: str, rest: str) -> PackageSource:

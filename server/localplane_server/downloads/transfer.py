@@ -286,7 +286,7 @@ class Transfer:
     async def _accept(self, answer: Answer, at: int, stop: int) -> int | None:
         """Judge the head of an answer; return where its body ends, None if it does not say."""
         answer.check_plain()
-        first, last, total = _content_range(answer)
+        first, last, total = content_range(answer)
         if answer.status == _UNSATISFIABLE:
             if total == 0 and at == 0:
                 await self._learn(answer, Identity(0))
@@ -402,7 +402,7 @@ def told_digest(located: Located, answer: Answer) -> str:
     return found[1] if found else ""
 
 
-def _content_range(answer: Answer) -> tuple[int | None, int | None, int | None]:
+def content_range(answer: Answer) -> tuple[int | None, int | None, int | None]:
     """Return the first byte, the last byte, and the size of the file, as far as an answer tells."""
     found = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", ""))
     if found is None:

@@ -385,6 +385,15 @@ def _repeats(text: str, url: str) -> bool:
     return any(value in text or unquote_plus(value) in text for value in values)
 
 
+def _untrusted(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """Return what was wrong with a certificate, if that is what an error comes from."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
 @contextlib.contextmanager
 def _causes(url: str = "") -> Generator[None]:
     """Say in words of ours what the library reports."""
@@ -396,11 +405,10 @@ def _causes(url: str = "") -> Generator[None]:
     except (httpcore.ReadTimeout, httpcore.WriteTimeout) as error:
         raise TransferError("the server stalled: it sent nothing for too long") from error
     except httpcore.ConnectError as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            text = f"the certificate is not trusted: {cause.verify_message}"
+        if (untrusted := _untrusted(error)) is not None:
+            text = f"the certificate is not trusted: {untrusted.verify_message}"
             raise TransferError(text, is_lasting=True) from error
-        raise TransferError(f"no connection{host}: {cause}") from error
+        raise TransferError(f"no connection{host}: {error.__cause__ or error}") from error
     except httpcore.RemoteProtocolError as error:
         raise TransferError(f"the server broke off, or does not speak HTTP: {error}") from error
     except httpcore.ProxyError as error:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from localplane_server.downloads.sources import preferring
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GalleryFile:
@@ -34,6 +36,11 @@ class GalleryFile:
 
     sources: tuple[GalleryFile, ...] = ()
     """What a converted file is made of, each with the name by which the conversion knows it."""
+
+    @property
+    def source_uri(self) -> str:
+        """What the file is fetched by: of several in one artifact, the one that is called like it is meant."""
+        return preferring(self.uri, self.filename.rpartition("/")[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

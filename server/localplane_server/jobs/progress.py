@@ -6,6 +6,8 @@ import enum
 from collections import deque
 from dataclasses import dataclass, replace
 
+MOST_PERCENT = 99.0
+"""What no work gets beyond before its job is completed: even when all bytes are there, they are to be put in place."""
 WINDOW_SECONDS = 10.0
 """How much of the past the rate is taken from."""
 
@@ -19,6 +21,10 @@ class FileStage(enum.Enum):
     """It comes in."""
     VERIFYING = "verifying"
     """It is all there and its digest is being checked."""
+    CONVERTING = "converting"
+    """It is being made of others."""
+    UNPACKING = "unpacking"
+    """It is being taken out of an archive."""
     DONE = "done"
     """It is whole."""
 
@@ -42,26 +48,30 @@ class JobProgress:
     """How far a job has come, as its work reports it."""
 
     phase: str = ""
-    """What happens at the moment, in a word: `resolving`, `downloading`, `verifying`, `publishing`, ..."""
+    """What happens at the moment, in a word: `resolving`, `downloading`, `verifying`, `converting`, `unpacking`,
+    `publishing`, ..."""
     done_bytes: int = 0
     """Of all files, what is verified to be on the disk."""
     total_bytes: int | None = None
     """Size of all files. None while one of them is not known."""
     files: tuple[FileState, ...] = ()
-    """The files, in the order of the work."""
+    """The files, in the order of the work. What is unpacked is one of them, and no part of the bytes above."""
 
     @property
     def percent(self) -> float:
-        """The share that is done, from 0 to 100. 0 while the size is not known."""
-        if not self.total_bytes:
-            return 0.0
-        return min(100.0, 100.0 * self.done_bytes / self.total_bytes)
+        """The share of the work that is done, from 0 to `MOST_PERCENT`. 0 while it is not known how much it is."""
+        done, total = self.done_bytes, self.total_bytes
+        totals = [one.total_bytes for one in self.files]
+        if total and None not in totals:
+            done = sum(one.done_bytes for one in self.files) or done
+            total = sum(one for one in totals if one is not None) or total
+        return min(MOST_PERCENT, 100.0 * done / total) if total else 0.0
 
     @property
     def current_file(self) -> str:
         """Name of the file that the work is at: the first that has begun and is not done. Empty when there is none."""
-        at_work = (FileStage.DOWNLOADING, FileStage.VERIFYING)
-        return next((one.name for one in self.files if one.stage in at_work), "")
+        idle = (FileStage.QUEUED, FileStage.DONE)
+        return next((one.name for one in self.files if one.stage not in idle), "")
 
     def after(self, before: JobProgress) -> JobProgress:
         """Return this progress as it follows another of the same job: nothing that was done is undone.

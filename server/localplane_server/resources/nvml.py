@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,14 +17,33 @@ class NvmlUnavailableError(Exception):
     """The library cannot be used here, which is no fault: most machines have no device of NVIDIA. Says why."""
 
 
+LIBRARY = "libnvidia-ml.so.1"
+"""The library itself; it comes with the driver."""
+
+
+def load_pynvml(library: str = LIBRARY) -> Any:
+    """Import the module that calls the library. It is large, so it is left alone where there is nothing to call.
+
+    Raises:
+        ImportError: If the module is missing.
+        NvmlUnavailableError: If the library is.
+    """
+    if "pynvml" not in sys.modules:
+        try:
+            ctypes.CDLL(library)
+        except OSError as error:
+            raise NvmlUnavailableError(f"NVIDIA's driver is not there: {error}") from error
+    return importlib.import_module("pynvml")
+
+
 class Nvml:
     """Reads NVIDIA's devices. Needs the driver's library, which comes with the driver.
 
     Args:
-        load: Returns the module `pynvml`. It is large, so it is not imported before somebody asks.
+        load: Returns the module `pynvml`, when somebody asks.
     """
 
-    def __init__(self, load: Callable[[], Any] = lambda: importlib.import_module("pynvml")) -> None:
+    def __init__(self, load: Callable[[], Any] = load_pynvml) -> None:
         self._load = load
         self._module: Any = None
         self._is_open = False

@@ -38,6 +38,8 @@ def plan_to_proto(plan: Plan) -> gallery_pb2.ModelPlan:
         missing_extra=plan.missing_extra or None,
         memory=_memory_to_proto(plan.memory),
         memory_unknown=plan.memory_unknown or None,
+        needed_bytes=plan.needed_bytes,
+        needed_unknown=plan.needed_unknown or None,
     )
     if plan.configuration is not None:
         configuration = Struct()
@@ -53,6 +55,7 @@ def _file_to_proto(file: PlannedFile) -> gallery_pb2.PlannedFile:
         size_bytes=file.size_bytes,
         presence=FILE_PRESENCES[file.presence],
         fetch_bytes=file.fetch_bytes,
+        unpacked_bytes=file.unpacked_bytes,
     )
 
 

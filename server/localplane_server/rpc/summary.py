@@ -85,7 +85,7 @@ class Summaries:
         role = self._keys.role(sent.get("authorization"))
         if role is not None:
             summary.base_url = base_url(self._settings.public_url, sent.get(BASE_URL, ""))
-            self._add_models(summary)
+            await self._add_models(summary)
         if role is Role.ADMIN:
             self._add_service(summary)
             # It looks at every file that a gallery left.
@@ -95,13 +95,16 @@ class Summaries:
                 summary.gallery_config.by_model[name].update(config)
         return summary
 
-    def _add_models(self, summary: summary_pb2.Summary) -> None:
+    async def _add_models(self, summary: summary_pb2.Summary) -> None:
         catalog, scheduler = self._catalog, self._scheduler
+        models = catalog.configured()
+        # It looks at the file of each.
+        sizes = await asyncio.to_thread(lambda: [catalog.size(model) for model in models])
         summary.models.SetInParent()
         summary.models.names.extend(model.name for model in catalog.loose())
         summary.models_config.SetInParent()
-        for model in catalog.configured():
-            shown = model_to_proto(model, catalog.size(model), scheduler.state(model.name))
+        for model, size in zip(models, sizes, strict=True):
+            shown = model_to_proto(model, size, scheduler.state(model.name))
             # Words for the backend, among which there may be a password.
             shown.ClearField("options")
             summary.models_config.models.append(shown)

@@ -7,7 +7,8 @@ any order of events, in no time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import count
 
 from localplane_server.scheduling import due, places
@@ -25,7 +26,7 @@ from localplane_server.scheduling.decisions import (
     TicketState,
 )
 from localplane_server.scheduling.limits import Limits
-from localplane_server.scheduling.records import WANTING, ModelRecord, Phase
+from localplane_server.scheduling.records import WANTING, ModelRecord, Phase, larger
 
 RETRY_SECONDS = 1.0
 """When one who was sent away because of a stop may come again."""
@@ -112,11 +113,35 @@ class Core:
             one.needed = one.needed if needed is None else needed
             one.is_elsewhere = is_elsewhere
 
-    def measured(self, model: str, held: float, now: float) -> Decisions:
-        """Take note of the memory that a backend was seen to take."""
+    def equip(self, budgets: Mapping[str, float]) -> None:
+        """Tell what backends may take together on devices; of devices that are not named, what was told before."""
+        if any(self.limits.devices.get(device) != budget for device, budget in budgets.items()):
+            self.limits = replace(self.limits, devices={**self.limits.devices, **budgets})
+            for one in self._records.values():
+                one.needed_on_devices = self._bounded(one.needed_on_devices)
+
+    def measured(
+        self, model: str, held: float, now: float, *, devices: Mapping[str, float] | None = None
+    ) -> Decisions:
+        """Take note of the memory that a backend was seen to take.
+
+        Args:
+            model: Name of the model.
+            held: Memory of the machine.
+            now: The time.
+            devices: Memory of devices. Those without a budget do not count. None: it was not seen this time.
+        """
         one = self.record(model)
         if one.phase in (Phase.STARTING, Phase.LOADING, Phase.READY):
             one.measured = held
+            if devices is not None:
+                one.on_devices = {
+                    device: bytes_
+                    for device, bytes_ in devices.items()
+                    if device in self.limits.devices
+                }
+                one.most_on_devices = larger(one.on_devices, one.most_on_devices)
+                one.is_seen_loaded = one.phase is Phase.READY
         return self._next(now)
 
     # Who asks
@@ -218,7 +243,8 @@ class Core:
         one.phase = Phase.READY
         one.ready_at = one.last_used = now
         # What was seen during the load is less than what it has come to.
-        one.measured = None
+        one.measured = one.on_devices = None
+        self._remember_devices(one)
         decided: Decisions = [self._admit(one, ticket, now) for ticket in list(one.waiting)]
         return decided + self._next(now)
 
@@ -272,6 +298,7 @@ class Core:
         one.breaker.succeed()
         if not one.holds:
             one.measured = None
+            one.needed_on_devices = {}
 
     def close(self, now: float) -> Decisions:
         """Admit nobody any more."""
@@ -366,7 +393,25 @@ class Core:
     def _vacate(self, one: ModelRecord) -> None:
         one.phase, one.cause = Phase.ABSENT, None
         one.measured = None
+        self._remember_devices(one)
+        one.on_devices, one.most_on_devices = None, {}
+        one.is_seen_loaded = False
         one.in_flight = 0
+
+    def _remember_devices(self, one: ModelRecord) -> None:
+        """Remember what a model took on devices, which nobody can know before it was loaded.
+
+        What was seen of a load alone may be less than what the model needs.
+        """
+        seen = self._bounded(one.most_on_devices)
+        one.needed_on_devices = seen if one.is_seen_loaded else larger(seen, one.needed_on_devices)
+
+    def _bounded(self, on_devices: Mapping[str, float]) -> Mapping[str, float]:
+        """Return what was seen on devices as what is needed there: whoever took more than may be taken has it alone."""
+        return {
+            device: min(bytes_, self.limits.devices[device])
+            for device, bytes_ in on_devices.items()
+        }
 
     def _failed(self, one: ModelRecord, now: float) -> Decisions:
         seconds = one.breaker.fail(now)

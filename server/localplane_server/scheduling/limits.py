@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 PROGRAM_BYTES = 128 * 1024 * 1024
 """Memory that a backend is thought to take besides its model."""
@@ -27,6 +28,8 @@ class Limits:
     """Backends that there may be at a time."""
     memory_bytes: float = math.inf
     """Memory that they may take together."""
+    devices: Mapping[str, float] = field(default_factory=dict)
+    """Memory that they may take together on each device. No other device is counted."""
     queue_seconds: float = 60.0
     """How long one who asks for a model waits for a place."""
     residency_seconds: float = 1.0

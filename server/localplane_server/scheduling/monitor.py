@@ -245,11 +245,18 @@ class Monitor:
         table = await asyncio.to_thread(process_table.snapshot)
         trees = {one.pid: one.tree_in(table) for one in backends if one.pid is not None}
         self._trees.update(trees)
-        samples = await self._sampler.sample(trees)
+        samples, devices = await asyncio.gather(self._sampler.sample(trees), self._read_devices())
         self._samples.update(samples)
         for backend in backends:
             if backend.pid in samples:
-                self._scheduler.note_memory(backend.model, samples[backend.pid].rss_bytes)
+                self._scheduler.note_memory(
+                    backend.model,
+                    samples[backend.pid].rss_bytes,
+                    # What a driver does not tell just now may be there as before.
+                    memory_of(devices, trees[backend.pid])
+                    if devices and not devices.problems
+                    else None,
+                )
 
     async def _probe(self, actor: ModelActor, backend: RunningBackend) -> None:
         is_well = await backend.client.health(PROBE_SECONDS)

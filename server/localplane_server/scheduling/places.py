@@ -28,7 +28,7 @@ class Plan:
 
 def free_space(records: Iterable[ModelRecord], limits: Limits) -> Space:
     """Return what no backend takes."""
-    space = Space(limits.most_backends, limits.memory_bytes)
+    space = Space(limits.most_backends, limits.memory_bytes, limits.devices)
     for one in records:
         space = space.minus(one.takes)
     return space
@@ -70,7 +70,7 @@ class _Planning:
         """Find a place for one model; return whether those behind it may have one before it."""
         need = one.needs
         if not self._pool.covers(need):
-            missing = need.minus(self._pool)
+            missing = self._pool.short_of(need)
             chosen = self._chosen(one, missing)
             if chosen is None and not self._is_possible(missing):
                 return True
@@ -140,25 +140,40 @@ class _Planning:
 
 
 def shrink(records: Sequence[ModelRecord], limits: Limits, now: float) -> Plan:
-    """Decide who goes because backends grew beyond the memory that they may take together.
+    """Decide who goes because backends grew beyond the memory that they may take together, here or on a device.
 
-    The last one stays: stopped, it would only be loaded again and grow again.
+    The last one stays, as does the last one on a device: stopped, it would only be loaded again and grow again.
     """
     made = Plan()
-    holders = [one for one in records if one.takes.places]
-    leaving = [one for one in holders if one.phase in (Phase.STOPPING, Phase.SWEEPING)]
-    over = -free_space(records, limits).memory - sum(one.takes.memory for one in leaving)
-    left = len(holders) - len(leaving)
+    staying = [
+        one
+        for one in records
+        if one.takes.places and one.phase not in (Phase.STOPPING, Phase.SWEEPING)
+    ]
     for one in sorted(_idle(records), key=lambda one: one.last_used):
-        if over <= 0 or left <= 1:
-            break
+        if not _relieves(one, staying, limits):
+            continue
         if now < one.ready_at + limits.residency_seconds:
             made.wake = min(made.wake, one.ready_at + limits.residency_seconds)
             continue
         made.stops.append((one, StopCause.MEMORY))
-        over -= one.takes.memory
-        left -= 1
+        staying.remove(one)
     return made
+
+
+def _relieves(one: ModelRecord, staying: Sequence[ModelRecord], limits: Limits) -> bool:
+    """Whether those that stay take too much of something that one of them takes, and not alone."""
+    if one not in staying:
+        return False
+    left = free_space(staying, limits)
+    if left.memory < 0 and len(staying) > 1:
+        return True
+    return any(
+        left.devices.get(device, 0) < 0
+        and bytes_ > 0
+        and sum(1 for other in staying if other.takes.devices.get(device, 0) > 0) > 1
+        for device, bytes_ in one.takes.devices.items()
+    )
 
 
 def _enough(candidates: Sequence[ModelRecord], missing: Space) -> list[ModelRecord] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from localplane_server.scheduling.breaker import Breaker
@@ -54,6 +55,14 @@ class ModelRecord:
     """Memory that it is thought to take, in bytes."""
     measured: float | None = None
     """Memory that its backend was seen to take."""
+    needed_on_devices: Mapping[str, float] = field(default_factory=dict)
+    """Memory of devices that it is thought to take: the most that it was seen to take when it was last loaded."""
+    on_devices: Mapping[str, float] | None = None
+    """Memory of devices that its backend was seen to take. None: it was not seen yet."""
+    most_on_devices: Mapping[str, float] = field(default_factory=dict)
+    """The most of that since its load began."""
+    is_seen_loaded: bool = False
+    """Whether it was seen to take that while the model was loaded."""
     waiting: deque[Ticket] = field(default_factory=deque)
     """Those who wait for it, in the order in which they came."""
     in_flight: int = 0
@@ -81,20 +90,29 @@ class ModelRecord:
     @property
     def needs(self) -> Space:
         """What it is thought to take once it is loaded."""
-        return NOTHING if self.is_elsewhere else Space(1, self.needed)
+        return NOTHING if self.is_elsewhere else Space(1, self.needed, self.needed_on_devices)
 
     @property
     def takes(self) -> Space:
         """What it takes."""
-        if not self.holds:
+        if not self.holds or self.is_elsewhere:
             return NOTHING
-        if self.is_elsewhere or self.measured is None:
-            return self.needs
-        # What loads is not yet as large as it is going to be.
-        is_growing = self.phase in (Phase.STARTING, Phase.LOADING)
-        return Space(1, max(self.measured, self.needed) if is_growing else self.measured)
+        memory = self.needed if self.measured is None else self.measured
+        on_devices = self.needed_on_devices if self.on_devices is None else self.on_devices
+        if self.phase in (Phase.STARTING, Phase.LOADING):
+            # What loads is not yet as large as it is going to be.
+            memory = max(memory, self.needed)
+            on_devices = larger(on_devices, self.needed_on_devices)
+        return Space(1, memory, on_devices)
 
     @property
     def first(self) -> float:
         """Number of the first one who waits. Infinite when nobody does."""
         return self.waiting[0].number if self.waiting else math.inf
+
+
+def larger(one: Mapping[str, float], other: Mapping[str, float]) -> Mapping[str, float]:
+    """Return what is larger of each device."""
+    if one is other or not other:
+        return one
+    return {device: max(one.get(device, 0), other.get(device, 0)) for device in {**one, **other}}

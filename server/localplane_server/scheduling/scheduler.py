@@ -41,6 +41,7 @@ from localplane_server.scheduling.refusals import error_of
 from localplane_server.scheduling.snapshots import BackendSnapshot, BackendState, StopReport
 from localplane_server.scheduling.surroundings import RunTask, StartBackend
 from localplane_server.supervision.backend_client import BackendClient
+from localplane_server.supervision.devices import DeviceMemory
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Scheduler:
         readiness: Has a cause against it while a load is overdue.
         limits: What may be loaded and for how long. Default: no bounds.
         is_elsewhere: Whether a model's backend runs where it takes nothing of what is shared here.
+        device_budget: How much backends may take together on a device with so many bytes. Default: no bounds.
         autoload: Whether calls may have models loaded.
     """
 
@@ -84,6 +86,7 @@ class Scheduler:
         readiness: Readiness,
         limits: Limits | None = None,
         is_elsewhere: Callable[[ModelConfig], bool] = lambda _: False,
+        device_budget: Callable[[int], float] = lambda _: math.inf,
         autoload: bool = True,
     ) -> None:
         self._catalog = catalog
@@ -92,6 +95,7 @@ class Scheduler:
         self._events = bus
         self._readiness = readiness
         self._is_elsewhere = is_elsewhere
+        self._device_budget = device_budget
         self._autoload = autoload
         self._core = Core(limits or Limits())
         self._is_timed = not math.isinf(
@@ -217,9 +221,29 @@ class Scheduler:
                     "a model cannot be preloaded", extra={"model": name, "cause": error.message}
                 )
 
-    def note_memory(self, model: str, held: int) -> None:
-        """Take note of the memory that the backend of a model was seen to take."""
-        self._obey(self._core.measured(model, held, time.monotonic()))
+    def note_memory(
+        self, model: str, held: int, devices: Sequence[DeviceMemory] | None = None
+    ) -> None:
+        """Take note of the memory that the backend of a model was seen to take.
+
+        Args:
+            model: Name of the model.
+            held: Memory of the machine.
+            devices: Memory of devices. None: it was not seen this time.
+        """
+        on_devices = None
+        if devices is not None:
+            self._core.equip(
+                {
+                    one.device: self._device_budget(one.total_bytes)
+                    for one in devices
+                    if one.total_bytes is not None
+                }
+            )
+            on_devices = {
+                one.device: float(one.used_bytes) for one in devices if one.used_bytes is not None
+            }
+        self._obey(self._core.measured(model, held, time.monotonic(), devices=on_devices))
 
     async def _wait(self, ticket: Ticket, decided: Decisions) -> None:
         """Carry out what was decided and return once the ticket is admitted."""

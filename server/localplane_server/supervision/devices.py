@@ -51,6 +51,11 @@ class DeviceMemory:
     unknown: dict[str, str] = field(default_factory=dict)
     """Why a figure is None, by the figure's name."""
 
+    @property
+    def device(self) -> str:
+        """What the device is known by: its address, or its name where the driver tells no address."""
+        return self.address or self.name
+
 
 class ReadDevices(Protocol):
     """How devices are read. It does not wait long for them."""

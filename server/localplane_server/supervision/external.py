@@ -35,6 +35,8 @@ ANSWER_SECONDS = 10.0
 """How long a server that accepted a connection may take to say that it is well."""
 LOOK_SECONDS = 10.0
 """How often it is looked whether the server can still be reached."""
+THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+"""Names of the same server, where the port is the same."""
 FAILED_LOOKS = 3
 """Looks that must fail one after another before the server counts as gone, while its connection stands."""
 
@@ -179,12 +181,12 @@ class ExternalServers:
             ServerTakenError: If it holds another model.
             LoadFailedError: If it cannot be reached or does not answer well.
         """
-        holder = self._holders.get(server.address)
+        holder = self._holders.get(_place_of(server.address))
         if holder is not None and not holder.exited.done():
             raise ServerTakenError(server.name, model, holder.model)
         client = BackendClient(str(server.address), token=self._token, model=model)
         backend = ExternalBackend(model, client, server, self, hidden=(self._models_path,))
-        self._holders[server.address] = backend
+        self._holders[_place_of(server.address)] = backend
         try:
             problem = await _reach(server.address)
             if problem is None:
@@ -199,8 +201,9 @@ class ExternalServers:
 
     def release(self, backend: ExternalBackend) -> None:
         """Take note that a backend holds its server no longer."""
-        if self._holders.get(backend.server.address) is backend:
-            del self._holders[backend.server.address]
+        place = _place_of(backend.server.address)
+        if self._holders.get(place) is backend:
+            del self._holders[place]
 
     def _unreachable(self, model: str, server: ExternalServer, problem: str) -> LoadFailedError:
         log.warning(
@@ -209,6 +212,16 @@ class ExternalServers:
         )
         message = f"cannot load model {model}: the server of backend {server.name} {problem}"
         return LoadFailedError(message, model=model)
+
+
+def _place_of(address: Endpoint) -> Endpoint:
+    """Return the same for addresses of which it is known that one server listens there.
+
+    Those are the names that everybody has for this machine. What another name means, only others know, and they may
+    change it.
+    """
+    host = address.host.lower().rstrip(".")
+    return Endpoint("localhost" if host in THIS_MACHINE else host, address.port)
 
 
 async def _reach(address: Endpoint) -> str | None:

@@ -51,12 +51,17 @@ def test_bar() -> None:
     assert "m  [############............]   50 %  5 MiB of 10 MiB  2 MiB/s  0:02 left" == known
     assert "m  [############............]   50 %  5 MiB of 10 MiB" == unknown
     assert "m  resolving" == bar_line(job(phase="resolving", total_bytes=0))
-    assert bar_line(job(phase="publishing", progress=100)).endswith("  publishing")
+    assert bar_line(job(phase="publishing", progress=99)).endswith("  publishing")
+    assert "#............]   52 %  5 MiB of 10 MiB  converting" in bar_line(
+        job(phase="converting", progress=52, rate=2.0 * MIB, eta=2.5)
+    )
 
 
 def test_line() -> None:
     """Where there is no terminal, a line tells the step."""
     assert "m: downloading m.gguf, 50 %, 5 MiB of 10 MiB" == step_line(job())
+    assert "m: converting m.gguf, 50 %" == step_line(job(phase="converting"))
+    assert "m: publishing" == step_line(job(phase="publishing", file_name=""))
     assert "m: queued" == step_line(job(phase="queued", file_name="", total_bytes=0))
 
 

@@ -64,10 +64,6 @@ async def test_member(downloader: Downloader) -> None:
     assert "m.gguf" == staged.file_name
     assert len(WHEEL) == seen[-1].done_bytes == seen[-1].total_bytes
     assert sorted(one.done_bytes for one in seen) == [one.done_bytes for one in seen]
-    assert (len(WHEEL), "m.gguf") == (
-        (await downloader.facts(URI)).size_bytes,
-        (await downloader.facts(URI)).file_name,
-    )
 
 
 async def test_json_page(downloader: Downloader, index: FileServer) -> None:

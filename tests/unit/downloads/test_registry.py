@@ -12,6 +12,7 @@ from file_server import Fault, FileServer
 from localplane_server.downloads.addresses import AddressPolicy
 from localplane_server.downloads.downloader import Downloader
 from localplane_server.downloads.endpoints import Endpoints
+from localplane_server.downloads.sources import preferring
 from localplane_server.errors import (
     DigestMismatchError,
     DownloadFailedError,
@@ -99,6 +100,66 @@ async def test_several_layers(downloader: Downloader, registry: RegistryServer) 
         await downloader.fetch(f"oci://{registry.host}/o/m:v1")
     staged = await downloader.fetch(f"oci://{registry.host}/o/m:v1#b.gguf")
     assert b"b" == staged.path.read_bytes()
+
+
+async def test_named_by_its_last_part(downloader: Downloader, registry: RegistryServer) -> None:
+    """A title that is a path may be named by its last part, as long as that means one of them."""
+    layers = [(OCTETS, b"a", "x/a.gguf"), (OCTETS, b"b", "y/b"), (OCTETS, b"c", "z/b")]
+    registry.push("o/m", "v1", layers)
+    uri = f"oci://{registry.host}/o/m:v1"
+
+    assert b"a" == (await downloader.fetch(f"{uri}#a.gguf")).path.read_bytes()
+    assert b"c" == (await downloader.fetch(f"{uri}#z/b")).path.read_bytes()
+    for name in ("b", "none"):
+        with pytest.raises(SourceRefusedError, match=rf"not one file {name}, but x/a\.gguf, y/b"):
+            await downloader.fetch(f"{uri}#{name}")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        OLLAMA + "model",
+        "application/vnd.docker.ai.gguf.v3",
+        "application/vnd.cncf.model.weight.v1.raw",
+        "application/vnd.cncf.model.weight.v1.gguf",
+        "application/x-gguf; version=3",
+    ],
+)
+async def test_weights_by_kind(downloader: Downloader, registry: RegistryServer, kind: str) -> None:
+    """The only layer that is weights, as its kind says, is the file that is meant."""
+    others = [("application/vnd.docker.ai.license", b"free", ""), (OCTETS, b"read me", "README")]
+    registry.push("o/m", "v1", [*others, (kind, WEIGHTS, "")])
+    registry.push("o/m", "v2", [*others, (kind, WEIGHTS, ""), (kind, b"more", "")])
+    uri = f"oci://{registry.host}/o/m"
+
+    assert WEIGHTS == (await downloader.fetch(f"{uri}:v1")).path.read_bytes()
+    with pytest.raises(SourceRefusedError, match="several files; name one"):
+        await downloader.fetch(f"{uri}:v2")
+
+
+async def test_preferred(downloader: Downloader, registry: RegistryServer) -> None:
+    """A file that is called like what it is to be is meant, before kinds are looked at; others stay as they are."""
+    layers = [
+        ("application/vnd.docker.ai.gguf.v3", WEIGHTS, "m.gguf"),
+        (OCTETS, b"projector", "in/mmproj.gguf"),
+    ]
+    registry.push("o/m", "v1", layers)
+    uri = f"oci://{registry.host}/o/m:v1"
+
+    async def content(name: str) -> bytes:
+        return (await downloader.fetch(preferring(uri, name))).path.read_bytes()
+
+    assert b"projector" == await content("mmproj.gguf")
+    assert WEIGHTS == await content("m.gguf")
+    assert WEIGHTS == await content("something-else.gguf")
+
+
+async def test_many_layers(downloader: Downloader, registry: RegistryServer) -> None:
+    """Of very many names the first are told, and how many more there are."""
+    registry.push("o/m", "v1", [(OCTETS, b"x%d" % one, f"f{one}") for one in range(25)])
+
+    with pytest.raises(SourceRefusedError, match=r"f0, f1, .* f19 and 5 more"):
+        await downloader.fetch(f"oci://{registry.host}/o/m:v1")
 
 
 async def test_ollama(make: Make, server: FileServer, registry: RegistryServer) -> None:

@@ -12,6 +12,7 @@ from localplane_server.downloads.sources import (
     Source,
     WebSource,
     parse_source,
+    preferring,
 )
 from localplane_server.errors import SettingsError, SourceRefusedError
 
@@ -42,6 +43,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
         ("quay.io/o/m@" + DIGEST, RegistrySource("https://quay.io", "o/m", DIGEST)),
         ("docker.io/m:1#a.gguf", RegistrySource(DOCKER, "library/m", "1", "a.gguf")),
         ("oci://o/m", RegistrySource(DOCKER, "o/m", "latest")),
+        ("oci://o/m#?a%3F", RegistrySource(DOCKER, "o/m", "latest", preferred="a?")),
         ("ollama://m:1b", RegistrySource(OLLAMA, "library/m", "1b", is_ollama=True)),
         ("ollama://u/m", RegistrySource(OLLAMA, "u/m", "latest", is_ollama=True)),
         ("ollama://host.net/u/m:t", RegistrySource("https://host.net", "u/m", "t", is_ollama=True)),
@@ -51,6 +53,21 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
 def test_sources(uri: str, source: Source) -> None:
     """Every kind of source, with and without what may be left out."""
     assert source == parse_source(uri, Endpoints())
+
+
+@pytest.mark.parametrize(
+    ("uri", "preferring_it"),
+    [
+        ("oci://ghcr.io/o/m", "oci://ghcr.io/o/m#?a%20%23.gguf"),
+        (" quay.io/o/m:1 ", "quay.io/o/m:1#?a%20%23.gguf"),
+        ("oci://o/m#b", "oci://o/m#b"),
+        ("https://host/m", "https://host/m"),
+        ("ollama://m", "ollama://m"),
+    ],
+)
+def test_preferring(uri: str, preferring_it: str) -> None:
+    """A name is preferred where there may be several files and none is named."""
+    assert preferring_it == preferring(uri, "a #.gguf")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from localplane_server.jobs.progress import (
@@ -36,11 +38,21 @@ def test_keeps_files() -> None:
 
 
 @pytest.mark.parametrize(
-    ("done", "total", "percent"), [(0, None, 0), (5, 0, 0), (25, 100, 25), (150, 100, 100)]
+    ("done", "total", "percent"), [(0, None, 0), (5, 0, 0), (25, 100, 25), (150, 100, 99)]
 )
 def test_percent(done: int, total: int | None, percent: float) -> None:
-    """It is the share of a known size, and never more than all."""
+    """It is the share of a known size, and never all: whoever is done with that has something left to do."""
     assert percent == progress(done, total).percent
+
+
+def test_percent_with_unpacking() -> None:
+    """What is to be unpacked has its share though it is no part of the bytes."""
+    fetched = FileState(name="x.zip", done_bytes=100, total_bytes=100, stage=FileStage.DONE)
+    unpacked = FileState(name="in it", total_bytes=100, stage=FileStage.UNPACKING)
+
+    assert 50 == progress(100, 100, fetched, unpacked).percent
+    assert 99 == progress(100, 100, fetched, replace(unpacked, done_bytes=100)).percent
+    assert 99 == progress(100, 100, fetched, replace(unpacked, total_bytes=None)).percent
 
 
 def test_current_file() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import Any
 
 import pytest
 
 from fake_nvml import FakeNvml, process
 from localplane_server.resources.figures import Source, Vendor
-from localplane_server.resources.nvml import Nvml, NvmlUnavailableError
+from localplane_server.resources.nvml import Nvml, NvmlUnavailableError, load_pynvml
 
 
 def test_device() -> None:
@@ -124,6 +125,15 @@ def test_module_missing() -> None:
 
     with pytest.raises(NvmlUnavailableError, match="nvidia-ml-py"):
         Nvml(load).read()
+
+
+def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no driver the module, which is large, is not imported."""
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    with pytest.raises(NvmlUnavailableError, match="driver is not there: libof-nobody"):
+        Nvml(lambda: load_pynvml("libof-nobody.so.1")).read()
+
+    assert "pynvml" not in sys.modules
 
 
 def test_real_module() -> None:

@@ -29,6 +29,9 @@ DOWNLOADING = JobProgress(
 )
 
 
+PUBLISHING = JobProgress(phase="publishing", done_bytes=2048, total_bytes=2048)
+
+
 @pytest.mark.parametrize(
     ("count", "words"),
     [
@@ -62,6 +65,14 @@ def test_sizes(count: int, words: str) -> None:
             "downloading",
             0,
         ),
+        (
+            {"state": JobState.RUNNING, "progress": PUBLISHING},
+            "processing model: m",
+            "publishing",
+            99,
+        ),
+        ({"state": JobState.FAILED, "progress": PUBLISHING}, "failed", "failed", 99),
+        ({"state": JobState.COMPLETED, "progress": PUBLISHING}, "completed", "completed", 100),
         ({"state": JobState.PAUSED, "progress": DOWNLOADING}, "paused", "paused", 25),
         ({"state": JobState.INTERRUPTED}, "interrupted", "interrupted", 0),
         ({"state": JobState.CANCELLED, "progress": DOWNLOADING}, "cancelled", "cancelled", 25),

@@ -51,6 +51,9 @@ SCHEDULES = settings(
 MODELS = "abcde"
 NEEDS = {"a": 2, "b": 3, "c": 5, "d": 8, "e": 13}
 
+DEVICES = {"g": 10, "h": 6}
+"""What may be taken on each device."""
+
 LIMITS = st.builds(
     Limits,
     most_backends=st.sampled_from([1, 2, 3, math.inf]),
@@ -66,6 +69,11 @@ LIMITS = st.builds(
     overdue_seconds=st.just(5.0),
 )
 
+ON_DEVICES = st.none() | st.dictionaries(
+    st.sampled_from(sorted(DEVICES)), st.integers(0, 12), max_size=2
+)
+"""What a backend is seen to take on devices; more than there is, sometimes."""
+
 
 class World:
     """What the core decides about: it does as it is told, and knows by itself what must never be."""
@@ -77,6 +85,9 @@ class World:
         self.phases: dict[str, Phase] = dict.fromkeys(MODELS, Phase.ABSENT)
         self.causes: dict[str, StopCause] = {}
         self.held: dict[str, float] = {}
+        self.on_devices: dict[str, dict[str, float]] = {}
+        self.thought: dict[str, dict[str, float]] = {model: {} for model in MODELS}
+        self.most: dict[str, dict[str, float]] = {}
         self.pinned: set[str] = set()
         self.ready_at: dict[str, float] = {}
         self.waiting: list[Ticket] = []
@@ -88,6 +99,7 @@ class World:
         self.starts: list[tuple[float, str]] = []
         for model in MODELS:
             self.core.describe(model, needed=NEEDS[model], is_pinned=False)
+        self.core.equip(DEVICES)
 
     # What happens
 
@@ -137,14 +149,23 @@ class World:
             self.phases[model] = Phase.STOPPING
         self.obey(self.core.stop(model, self.now))
 
-    def measure(self, model: str, held: float) -> None:
+    def measure(self, model: str, held: float, devices: dict[str, float] | None = None) -> None:
         if self.phases[model] is Phase.READY:
             self.held[model] = held
-        self.obey(self.core.measured(model, held, self.now))
+            if devices is not None:
+                self.on_devices[model] = devices
+                most = self.most.get(model, {})
+                self.most[model] = {
+                    one: max(devices.get(one, 0), most.get(one, 0)) for one in {*devices, *most}
+                }
+        self.obey(self.core.measured(model, held, self.now, devices=devices))
 
     def vacate(self, model: str) -> None:
         self.phases[model] = Phase.ABSENT
         self.held.pop(model, None)
+        self.on_devices.pop(model, None)
+        if (most := self.most.pop(model, None)) is not None:
+            self.thought[model] = {one: min(most[one], DEVICES[one]) for one in most}
         self.given_up.discard(model)
 
     # What is decided
@@ -176,10 +197,13 @@ class World:
         assert self.phases[one.model] is Phase.ABSENT
         self.phases[one.model] = Phase.STARTING
         self.held[one.model] = NEEDS[one.model]
+        self.on_devices[one.model] = self.thought[one.model]
         self.loads[one.model] += 1
         self.starts.append((self.now, one.model))
         assert len(self.held) <= self.limits.most_backends
         assert sum(self.held.values()) <= self.limits.memory_bytes
+        for device, needed in self.thought[one.model].items():
+            assert not needed or self.taken(device) <= DEVICES[device]
 
     def _GiveUpLoad(self, one: GiveUpLoad) -> None:  # noqa: N802
         assert self.phases[one.model] is Phase.LOADING
@@ -196,12 +220,33 @@ class World:
             assert one.model not in self.pinned
         if one.cause in (StopCause.CAPACITY, StopCause.MEMORY):
             assert self.now >= self.ready_at[one.model] + self.limits.residency_seconds
+        if one.cause is StopCause.MEMORY and not self.waiting:
+            assert self.is_overgrown()
         self.phases[one.model] = Phase.STOPPING
         self.causes[one.model] = one.cause
 
     def _Cooldown(self, one: Cooldown) -> None:  # noqa: N802
         assert 1 <= one.seconds <= 300
         assert one.failures >= 2
+
+    def taken(self, device: str) -> float:
+        """Return what is taken on a device."""
+        return sum(one.get(device, 0) for one in self.on_devices.values())
+
+    def is_overgrown(self) -> bool:
+        """Whether those that stay take too much of anything together."""
+        left = [
+            model
+            for model in self.held
+            if self.phases[model] not in (Phase.STOPPING, Phase.SWEEPING)
+        ]
+        if sum(self.held[model] for model in left) > self.limits.memory_bytes and len(left) > 1:
+            return True
+        for device, budget in DEVICES.items():
+            taken = [self.on_devices[model].get(device, 0) for model in left]
+            if sum(taken) > budget and sum(1 for one in taken if one) > 1:
+                return True
+        return False
 
     def _answered(self, ticket: Ticket, answer: Any) -> None:
         # Each is answered once, and no later than its deadline.
@@ -342,9 +387,9 @@ class Schedules(RuleBasedStateMachine):
         (self.world.pinned.add if is_pinned else self.world.pinned.discard)(model)
 
     @precondition(in_phase(Phase.READY))
-    @rule(data=st.data(), held=st.integers(1, 15))
-    def grows(self, data: st.DataObject, held: int) -> None:
-        self.world.measure(self._one_in(data, Phase.READY), held)
+    @rule(data=st.data(), held=st.integers(1, 15), devices=ON_DEVICES)
+    def grows(self, data: st.DataObject, held: int, devices: dict[str, float] | None) -> None:
+        self.world.measure(self._one_in(data, Phase.READY), held, devices)
 
     @invariant()
     def holds(self) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 from localplane_server import events
 from localplane_server.scheduling.monitor import Monitor
+from localplane_server.supervision.devices import DeviceReading, DeviceUse
 from localplane_server.supervision.sampling import Sampler, TreeSample
 
 
@@ -18,6 +21,7 @@ class Backends:
     def __init__(self) -> None:
         self.pids: list[int] = []
         self.measured: list[str] = []
+        self.devices: list[Any] = []
 
     def actors(self) -> list[Any]:
         return [
@@ -27,9 +31,10 @@ class Backends:
             for pid in self.pids
         ]
 
-    def note_memory(self, model: str, rss_bytes: int) -> None:
+    def note_memory(self, model: str, rss_bytes: int, devices: Any) -> None:
         """Remember of whom it was told."""
         self.measured.append(model)
+        self.devices.append(devices)
 
 
 class Interrupted(Sampler):
@@ -82,3 +87,24 @@ async def test_backend_that_is_gone() -> None:
 
     gone: Any = SimpleNamespace(pid=1)
     assert monitor.last_sample(gone) is None
+
+
+async def test_memory_of_devices() -> None:
+    """The scheduler hears what the tree takes on devices; of a reading that has failed, that it was not seen."""
+    backends: Any = Backends()
+    backends.pids = [1]
+    use = DeviceUse(pid=os.getpid(), name="gpu", address="0", used_bytes=7, total_bytes=9)
+    problems: list[str] = []
+
+    async def read() -> DeviceReading:
+        uses = (use, replace(use, pid=1, used_bytes=100))
+        return DeviceReading(uses=uses, sampled_at=datetime.now(UTC), problems=tuple(problems))
+
+    monitor = Monitor(backends, Sampler(), events.Events(), devices=read)
+    await monitor.sample()
+    ((device,),) = backends.devices
+    assert ("0", 7, 9) == (device.device, device.used_bytes, device.total_bytes)
+    problems.append("gpu: it hangs")
+    await monitor.sample()
+
+    assert backends.devices[1] is None

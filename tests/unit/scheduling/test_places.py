@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from localplane_server.scheduling.causes import StopCause
 from localplane_server.scheduling.decisions import (
     Refusal,
@@ -191,6 +193,180 @@ class TestMemory:
         """A model without a file takes what a program takes; one with a file, more than the file."""
         assert 128 * 2**20 == needed_bytes(0)
         assert 9 * 2**30 + 128 * 2**20 == needed_bytes(8 * 2**30)
+
+    def test_who_needs_no_memory(self) -> None:
+        """A server elsewhere makes nobody go and waits for nobody, however much others have grown."""
+        play = Play(memory_bytes=10, residency_seconds=0.0)
+        play.core.describe("a", needed=4)
+        play.core.describe("b", needed=0, is_elsewhere=True)
+        play.idle("a")
+        play.tell("measured", "a", 12.0)
+        play.now = 10.0
+        play.call("b")
+
+        assert (["b"], []) == (play.starts, play.stops)
+
+
+class TestDevices:
+    """Memory of devices, of which nothing is known before a model was loaded."""
+
+    def play(self, **limits: Any) -> Play:
+        play = Play(**{"residency_seconds": 0.0, **limits})
+        play.core.equip({"g": 10, "h": 10})
+        return play
+
+    def loaded_once(self, play: Play, model: str, **devices: float) -> None:
+        """Have a model loaded, measured and stopped, and the time go on."""
+        play.idle(model)
+        play.tell("measured", model, 1.0, devices=devices)
+        play.tell("stop", model)
+        play.tell("gone", model)
+        play.now += 1.0
+
+    def test_first_load(self) -> None:
+        """It is thought to take nothing there; what is too much once it is seen goes, the least recently used first."""
+        play = self.play()
+        for model in "abc":
+            play.idle(model)
+            play.tell("measured", model, 1.0, devices={"g": 4})
+            play.now += 1.0
+
+        assert [("a", StopCause.MEMORY)] == play.stops
+
+    def test_next_load(self) -> None:
+        """It is thought to take what it took: others on the same device go first, and only those."""
+        play = self.play()
+        self.loaded_once(play, "c", g=7)
+        for model, device in (("a", "h"), ("b", "g")):
+            play.idle(model)
+            play.tell("measured", model, 1.0, devices={device: 6})
+            play.now += 1.0
+        play.call("c")
+        assert ([("b", StopCause.MEMORY)], []) == (play.stops, play.starts)
+        play.tell("gone", "b")
+
+        assert ["c"] == play.starts
+
+    def test_the_most_of_the_last_load(self) -> None:
+        """What a model took at its largest, when it was last loaded, is what it is thought to take."""
+        play = self.play()
+        self.loaded_once(play, "a", g=9, h=9)
+        play.idle("a")
+        for bytes_ in (2, 5, 3):
+            play.tell("measured", "a", 1.0, devices={"g": bytes_})
+        play.tell("stop", "a")
+        play.tell("gone", "a")
+
+        assert {"g": 5} == play.core.record("a").needs.devices
+
+    def test_load_that_failed(self) -> None:
+        """It needs at least what it was seen to take, and no less than it took before."""
+        play = self.play()
+        self.loaded_once(play, "a", g=6)
+        play.call("a")
+        play.tell("measured", "a", 1.0, devices={"g": 4, "h": 2})
+        play.tell("load_ended", "a", is_failure=True)
+
+        assert {"g": 6, "h": 2} == play.core.record("a").needs.devices
+
+    def test_while_it_loads(self) -> None:
+        """It counts with what it is thought to take until it is seen loaded."""
+        play = self.play()
+        self.loaded_once(play, "a", g=6)
+        self.loaded_once(play, "b", g=6)
+        play.call("a")
+        play.tell("measured", "a", 1.0, devices={"g": 1})
+        play.load("b", is_patient=False)
+        assert [Refusal.CAPACITY] == play.refusals
+        play.ready("a")
+        play.load("b", is_patient=False)
+        assert [Refusal.CAPACITY] == play.refusals
+        play.tell("measured", "a", 1.0, devices={"g": 1})
+        play.load("b", is_patient=False)
+
+        assert ["b"] == play.starts
+
+    def test_more_than_there_may_be(self) -> None:
+        """Who took more than the budget of a device gets it alone, and is not sent away for that."""
+        play = self.play()
+        self.loaded_once(play, "a", g=12)
+        play.idle("b")
+        play.tell("measured", "b", 1.0, devices={"g": 1})
+        play.now += 1.0
+        play.call("a")
+        assert [("b", StopCause.MEMORY)] == play.stops
+        play.tell("gone", "b")
+        play.ready("a")
+        play.tell("measured", "a", 1.0, devices={"g": 12})
+
+        # The last one on a device stays.
+        assert [] == play.stops
+
+    def test_who_needs_none_of_it(self) -> None:
+        """A device that is overdrawn holds up nobody who does not use it."""
+        play = self.play()
+        play.used("a")
+        play.tell("measured", "a", 1.0, devices={"g": 12})
+        play.call("b")
+
+        assert ["b"] == play.starts
+
+    def test_growth_spares_those_elsewhere(self) -> None:
+        """Who uses none of what is overdrawn stays, however long nobody used it."""
+        play = self.play()
+        for model, devices in (("a", {"h": 9}), ("b", {}), ("c", {"g": 6}), ("d", {"g": 6})):
+            play.idle(model)
+            play.tell("measured", model, 1.0, devices=devices)
+            play.now += 1.0
+
+        assert [("c", StopCause.MEMORY)] == play.stops
+
+    def test_growth_of_those_in_use(self) -> None:
+        """Calls in flight are not cut; when they have ended, it is seen to."""
+        play = self.play()
+        calls = {model: play.used(model) for model in "ab"}
+        for model in "ab":
+            play.tell("measured", model, 1.0, devices={"g": 6})
+        assert [] == play.stops
+        for call in calls.values():
+            play.end(call)
+        play.tell("tick")
+
+        assert [("a", StopCause.MEMORY)] == play.stops
+
+    def test_unseen(self) -> None:
+        """A reading that failed changes nothing."""
+        play = self.play()
+        play.idle("a")
+        play.tell("measured", "a", 1.0, devices={"g": 6})
+        play.tell("measured", "a", 1.0)
+
+        assert {"g": 6} == play.core.record("a").takes.devices
+
+    def test_device_without_a_budget(self) -> None:
+        """Of what there is no budget for nothing is counted."""
+        play = self.play()
+        play.idle("a")
+        play.tell("measured", "a", 1.0, devices={"x": 60})
+
+        assert {} == play.core.record("a").takes.devices
+
+    def test_other_budget(self) -> None:
+        """A device that has become smaller is no reason never to load a model again."""
+        play = self.play()
+        self.loaded_once(play, "a", g=9)
+        play.core.equip({"g": 5})
+        play.call("a")
+
+        assert (["a"], {"g": 5}) == (play.starts, play.core.record("a").needs.devices)
+
+    def test_forgotten(self) -> None:
+        """A model whose files are others now is thought to take nothing there again."""
+        play = self.play()
+        self.loaded_once(play, "a", g=9)
+        play.core.forget("a")
+
+        assert {} == play.core.record("a").needs.devices
 
 
 class TestQueue:

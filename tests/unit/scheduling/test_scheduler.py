@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from localplane_server.scheduling.limits import Limits
 from localplane_server.scheduling.scheduler import Scheduler
 from localplane_server.scheduling.snapshots import BackendState
 from localplane_server.scheduling.tasks import DetachedTasks
+from localplane_server.supervision.devices import DeviceMemory
 from unit.scheduling.fake_backends import FakeBackend, FakeStart, settle
 
 
@@ -43,6 +45,7 @@ class Stage:
         *,
         autoload: bool = True,
         is_elsewhere: Callable[[ModelConfig], bool] = lambda _: False,
+        device_budget: Callable[[int], float] = lambda _: math.inf,
         **limits: Any,
     ) -> None:
         for name in "ab":
@@ -64,6 +67,7 @@ class Stage:
             readiness=self.readiness,
             limits=Limits(**{"residency_seconds": 0.0, **limits}),
             is_elsewhere=is_elsewhere,
+            device_budget=device_budget,
             autoload=autoload,
         )
 
@@ -333,6 +337,32 @@ async def test_backends_elsewhere_take_no_place(make_stage: Any) -> None:
     await stage.use("a")
     await stage.use("b")
     stage.scheduler.note_memory("a", 2**40)
+
+    assert {"a": "ready", "b": "ready"} == stage.states()
+
+
+async def test_memory_of_devices(make_stage: Any) -> None:
+    """What backends take on a device together counts against a share of what it has."""
+    stage = make_stage(device_budget=lambda total: total / 2)
+    for name in "ab":
+        await stage.use(name)
+        used = DeviceMemory(name="gpu", address="0", used_bytes=30, total_bytes=100)
+        stage.scheduler.note_memory(name, 1, [used])
+    await settle()
+
+    assert {"b": "ready"} == stage.states()
+
+
+async def test_devices_that_tell_little(make_stage: Any) -> None:
+    """What is not told is not counted."""
+    stage = make_stage(device_budget=lambda total: total / 2)
+    for name in "ab":
+        await stage.use(name)
+        for used, total in ((None, 100), (60, None)):
+            device = f"gpu of {total}"
+            told = DeviceMemory(name=device, address=None, used_bytes=used, total_bytes=total)
+            stage.scheduler.note_memory(name, 1, [told])
+    await settle()
 
     assert {"a": "ready", "b": "ready"} == stage.states()
 

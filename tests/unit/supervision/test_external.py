@@ -119,6 +119,22 @@ class TestOneModelAtATime:
         assert {"backend": "far", "model": "n", "holder": "m"} == caught.value.metadata
         assert "still here" == answer.text
 
+    @pytest.mark.parametrize(
+        ("host", "is_same"),
+        [("localhost", True), ("LOCALHOST", True), ("::1", True), ("127.0.0.2", False)],
+    )
+    async def test_other_name_of_the_server(
+        self, servers: ExternalServers, process: ExternalProcess, host: str, *, is_same: bool
+    ) -> None:
+        """This machine has several names, and a server on a port of it is one server under all of them."""
+        backend = await connected(servers, process)
+        expected = ServerTakenError if is_same else LoadFailedError
+        with pytest.raises(expected):
+            await servers.connect("n", server_at(process.port, host))
+        await backend.stop()
+        again = await connected(servers, process)
+        await again.stop()
+
     async def test_two_at_the_same_moment(
         self, servers: ExternalServers, process: ExternalProcess
     ) -> None:

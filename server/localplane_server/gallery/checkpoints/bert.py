@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -11,17 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localplane_server.gallery.checkpoints.gguf import (
+    MAGIC,
+    VERSION,
     Kind,
     Output,
     Precision,
     Tensor,
     number,
     numbers,
+    padded,
     string,
     strings,
     write_gguf,
 )
-from localplane_server.gallery.checkpoints.safetensors import SafetensorsError, read_safetensors
+from localplane_server.gallery.checkpoints.safetensors import (
+    SafetensorsError,
+    read_safetensors,
+    read_shapes,
+)
 
 FLOAT16_FILE = 1
 """How llama.cpp numbers files that are mostly in 16 bits."""
@@ -38,6 +46,7 @@ SPECIAL_TOKENS = {
 }
 """Tokens that stand for no text, and their names in GGUF."""
 LARGEST_NUMBER = 1 << 31
+MOST_LAYERS = 1000
 WORD_START = "\u2581"
 
 EMBEDDINGS = {
@@ -86,7 +95,7 @@ def convert_bert(
         given = read_safetensors(weights)
     except SafetensorsError as error:
         raise ConversionError(f"{weights.name} {error}") from error
-    config = _Configuration(configuration)
+    config = _Configuration(configuration.name, configuration.read_bytes())
     try:
         tokens = vocabulary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
@@ -100,17 +109,50 @@ def convert_bert(
     write_gguf(output, metadata, list(_tensors(given, config)))
 
 
+def foresee_bert(*, configuration: bytes, name: str) -> bytes:
+    """Return how the file will begin that is made of a BERT model: what it says of itself before its vocabulary.
+
+    Args:
+        configuration: Its `config.json`.
+        name: What the file says that the model is called.
+
+    Raises:
+        ConversionError: If it cannot be made.
+    """
+    config = _Configuration("config.json", configuration)
+    metadata = list(_architecture(config, name))
+    return b"".join([MAGIC, struct.pack("<IQQ", VERSION, 0, len(metadata)), *metadata])
+
+
+def foresee_bert_bytes(*, configuration: bytes, weights: bytes) -> int:
+    """Return the size of what will be made of a BERT model, without its vocabulary and what it says of itself.
+
+    Args:
+        configuration: Its `config.json`.
+        weights: The beginning of its safetensors file.
+
+    Raises:
+        ConversionError: If it cannot be made, or its beginning is too short to tell.
+    """
+    config = _Configuration("config.json", configuration)
+    try:
+        given = read_shapes(weights)
+    except SafetensorsError as error:
+        raise ConversionError(f"model.safetensors {error}") from error
+    return sum(padded(one.size_bytes) for one in _tensors(given, config))
+
+
 class _Configuration:
     """The numbers of a model."""
 
-    def __init__(self, path: Path) -> None:
-        self._name = path.name
+    def __init__(self, name: str, text: bytes) -> None:
+        self._name = name
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConversionError(f"{path.name} is no JSON") from error
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConversionError(f"{name} is no JSON") from error
         if not isinstance(content, dict):
-            raise ConversionError(f"{path.name} is no object")
+            raise ConversionError(f"{name} is no object")
         self._content: dict[str, Any] = content
         for key, known in (
             ("model_type", "bert"),
@@ -118,7 +160,7 @@ class _Configuration:
             ("position_embedding_type", "absolute"),
         ):
             if content.get(key, known) != known:
-                raise ConversionError(f"{path.name}: {key} is {content[key]!r}, not {known!r}")
+                raise ConversionError(f"{name}: {key} is {content[key]!r}, not {known!r}")
 
     def number(self, key: str) -> int:
         value = self._content.get(key)
@@ -181,6 +223,8 @@ def _tensors(
 ) -> Iterator[Tensor]:
     prefix = "bert." if any(name.startswith("bert.") for name in given) else ""
     width, inner = config.number("hidden_size"), config.number("intermediate_size")
+    if config.number("num_hidden_layers") > MOST_LAYERS:
+        raise ConversionError(f"it has more than {MOST_LAYERS} layers")
     names = {f"embeddings.{theirs}": ours for theirs, ours in EMBEDDINGS.items()}
     for layer in range(config.number("num_hidden_layers")):
         for theirs, ours in LAYER.items():

@@ -77,6 +77,40 @@ def convert(file: GalleryFile, sources: Mapping[str, Path], target: Path, advanc
     return counted.size_bytes
 
 
+def foreseen(file: GalleryFile, beginnings: Mapping[str, bytes]) -> tuple[bytes, int]:
+    """Return how a file will begin that is to be made, and its size.
+
+    Args:
+        file: What to make. Where its gallery does not tell its size, that of its tensors is told.
+        beginnings: The beginnings of its sources, by name: of those that `looked_at` names.
+
+    Raises:
+        InstallFailedError: If it cannot be made of them.
+    """
+    from localplane_server.gallery.checkpoints.bert import (  # noqa: PLC0415 - as above
+        ConversionError,
+        foresee_bert,
+        foresee_bert_bytes,
+    )
+
+    configuration = beginnings[CONFIGURATION]
+    try:
+        header = foresee_bert(configuration=configuration, name=file.title)
+        if file.size_bytes is not None:
+            return header, file.size_bytes
+        weights = beginnings[WEIGHTS]
+        return header, foresee_bert_bytes(configuration=configuration, weights=weights)
+    except ConversionError as error:
+        message = f"cannot make {file.filename}: {error}"
+        raise InstallFailedError(message, file=file.filename) from error
+
+
+def looked_at(file: GalleryFile) -> list[GalleryFile]:
+    """Return the sources of a file to make whose beginnings tell what it will be."""
+    wanted = {CONFIGURATION} if file.size_bytes is not None else {CONFIGURATION, WEIGHTS}
+    return [one for one in file.sources if one.filename in wanted]
+
+
 class _Counted:
     """Writes to a file, tells how far it is, and knows the hash of what was written."""
 

@@ -91,7 +91,7 @@ def write_gguf(
             struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape)),
             struct.pack("<IQ", tensor.precision.number, offset),
         ]
-        offset += tensor.size_bytes + _padding(tensor.size_bytes)
+        offset += padded(tensor.size_bytes)
     header = b"".join(parts)
     output.write(header + bytes(_padding(len(header))))
     for tensor in tensors:
@@ -132,6 +132,11 @@ def text(value: str) -> bytes:
 
 def _array(key: str, element: int, values: Sequence[bytes]) -> bytes:
     return text(key) + struct.pack("<IIQ", ARRAY, element, len(values)) + b"".join(values)
+
+
+def padded(size_bytes: int) -> int:
+    """Return the space that a tensor of some size takes in a file."""
+    return size_bytes + _padding(size_bytes)
 
 
 def _padding(size_bytes: int) -> int:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 from localplane_server.errors import ArchiveRefusedError, InvalidArgumentError
 from localplane_server.gallery.installs.file_names import check_file_name, shown
@@ -62,6 +62,16 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith((*ZIPS, *TARS))
 
 
+def is_zip(name: str) -> bool:
+    """Whether an archive has a list of what is in it, by its name."""
+    return name.lower().endswith(ZIPS)
+
+
+def is_left_out(member: str) -> bool:
+    """Whether a file in an archive is left out when that is unpacked."""
+    return any(part.startswith(".") for part in member.split("/") if part != ".")
+
+
 def unpack(
     archive: Path, name: str, into: Path, *, free_bytes: int, advance: Callable[[int], None]
 ) -> list[Unpacked]:
@@ -75,7 +85,7 @@ def unpack(
         name: Where it belongs, below the models folder. What is in it belongs beside it.
         into: The folder.
         free_bytes: What may be written.
-        advance: Is told how many more bytes were written; what it raises ends the work.
+        advance: Is told how many more bytes of the archive were read; what it raises ends the work.
 
     Raises:
         ArchiveRefusedError: If it is damaged, or holds what it may not.
@@ -84,16 +94,18 @@ def unpack(
     found: list[Unpacked] = []
     names: set[str] = set()
     try:
-        for member, content in _members(archive, name, allowance):
-            if any(part.startswith(".") for part in member.split("/")):
-                continue
-            target = _place(name, member)
-            if target in names or target == name:
-                raise ArchiveRefusedError(name, f"it holds {shown(member)} twice")
-            names.add(target)
-            path = into / member
-            size = _write(content, path, allowance, advance)
-            found.append(Unpacked(target, path, size))
+        with archive.open("rb") as file:
+            reading = _Reading(file, advance)
+            for member, content in _members(file, name, allowance):
+                if is_left_out(member):
+                    continue
+                target = _place(name, member)
+                if target in names or target == name:
+                    raise ArchiveRefusedError(name, f"it holds {shown(member)} twice")
+                names.add(target)
+                path = into / member
+                size = _write(content, path, allowance, reading)
+                found.append(Unpacked(target, path, size))
     except (FileExistsError, NotADirectoryError) as error:
         raise ArchiveRefusedError(name, "it holds a file and a folder of one name") from error
     except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError) as error:
@@ -101,6 +113,21 @@ def unpack(
     except (gzip.BadGzipFile, NotImplementedError, RuntimeError, ValueError) as error:
         raise ArchiveRefusedError(name, f"it cannot be read: {error}") from error
     return found
+
+
+class _Reading:
+    """How far an archive was read."""
+
+    def __init__(self, file: IO[bytes], advance: Callable[[int], None]) -> None:
+        self._file = file
+        self._advance = advance
+        self._furthest = 0
+
+    def move(self) -> None:
+        """Tell how much further it is."""
+        at = max(self._furthest, self._file.tell())
+        more, self._furthest = at - self._furthest, at
+        self._advance(more)
 
 
 class _Allowance:
@@ -142,9 +169,7 @@ def _place(archive: str, member: str) -> str:
         raise ArchiveRefusedError(archive, error.message) from error
 
 
-def _write(
-    content: Readable, path: Path, allowance: _Allowance, advance: Callable[[int], None]
-) -> int:
+def _write(content: Readable, path: Path, allowance: _Allowance, reading: _Reading) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     size = 0
@@ -153,19 +178,23 @@ def _write(
             allowance.write(len(chunk))
             file.write(chunk)
             size += len(chunk)
-            advance(len(chunk))
+            reading.move()
         file.flush()
         os.fsync(file.fileno())
     return size
 
 
-def _members(archive: Path, name: str, allowance: _Allowance) -> Iterator[tuple[str, Readable]]:
-    if name.lower().endswith(ZIPS):
+def _members(
+    archive: IO[bytes], name: str, allowance: _Allowance
+) -> Iterator[tuple[str, Readable]]:
+    if is_zip(name):
         return _zip_members(archive, name, allowance)
     return _tar_members(archive, name, allowance)
 
 
-def _zip_members(archive: Path, name: str, allowance: _Allowance) -> Iterator[tuple[str, Readable]]:
+def _zip_members(
+    archive: IO[bytes], name: str, allowance: _Allowance
+) -> Iterator[tuple[str, Readable]]:
     with zipfile.ZipFile(archive) as content:
         for one in content.infolist():
             allowance.member()
@@ -180,7 +209,9 @@ def _zip_members(archive: Path, name: str, allowance: _Allowance) -> Iterator[tu
                 yield member, _Counted(file, allowance)
 
 
-def _tar_members(archive: Path, name: str, allowance: _Allowance) -> Iterator[tuple[str, Readable]]:
+def _tar_members(
+    archive: IO[bytes], name: str, allowance: _Allowance
+) -> Iterator[tuple[str, Readable]]:
     with (
         _decompressed(archive, name) as stream,
         tarfile.open(fileobj=_Forward(stream, name, allowance), mode="r:") as content,  # type: ignore[call-overload]
@@ -208,19 +239,18 @@ def _checked(archive: str, member: str) -> str:
 
 
 @contextmanager
-def _decompressed(archive: Path, name: str) -> Generator[Readable]:
-    with archive.open("rb") as file:
-        lower = name.lower()
-        if lower.endswith((".gz", ".tgz")):
-            with gzip.GzipFile(fileobj=file) as stream:
-                yield stream
-        elif lower.endswith((".bz2", ".tbz2", ".tbz")):
-            with bz2.BZ2File(file) as stream:
-                yield stream
-        elif lower.endswith((".xz", ".txz", ".lzma", ".tlz")):
-            yield io.BufferedReader(_Lzma(file))
-        else:
-            yield file
+def _decompressed(archive: IO[bytes], name: str) -> Generator[Readable]:
+    lower = name.lower()
+    if lower.endswith((".gz", ".tgz")):
+        with gzip.GzipFile(fileobj=archive) as stream:
+            yield stream
+    elif lower.endswith((".bz2", ".tbz2", ".tbz")):
+        with bz2.BZ2File(archive) as stream:
+            yield stream
+    elif lower.endswith((".xz", ".txz", ".lzma", ".tlz")):
+        yield io.BufferedReader(_Lzma(archive))
+    else:
+        yield archive
 
 
 class _Lzma(io.RawIOBase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from localplane_server.gallery.blocking import Advance, interruptible
 from localplane_server.gallery.checkpoints.conversions import convert
 from localplane_server.gallery.entry import GalleryFile
 from localplane_server.gallery.installs.archives import Unpacked, is_archive, unpack
+from localplane_server.gallery.installs.download_places import DownloadPlaces
 from localplane_server.gallery.installs.models_folder import ModelsFolder
 from localplane_server.jobs.progress import FileStage, FileState, JobProgress
 from localplane_server.jobs.work import Report
@@ -60,14 +61,25 @@ class Told:
 
     def __init__(self, files: Sequence[GalleryFile], report: Report) -> None:
         self._report = report
-        self._files = {
-            one.filename: FileState(name=one.filename, total_bytes=one.size_bytes) for one in files
-        }
+        self._files: dict[str, FileState] = {}
+        for one in files:
+            self.add(one.filename, one.size_bytes)
+        # What is to be done besides is told from the beginning, too: the share that is done never becomes less.
+        for one in files:
+            for source in one.sources:
+                self.add(_source_name(one, source), source.size_bytes)
+            if is_archive(one.filename):
+                self.add(_contents_name(one), one.size_bytes)
+        self._contents = {_contents_name(one) for one in files}
         self._phase = ""
 
     def add(self, name: str, total: int | None) -> None:
-        """Tell of one more file, which is fetched only to make another of it."""
+        """Tell of one more file. Adding one that is told of does nothing."""
         self._files.setdefault(name, FileState(name=name, total_bytes=total))
+
+    def drop(self, name: str) -> None:
+        """Tell nothing more of a file, which is not needed."""
+        self._files.pop(name, None)
 
     def phase(self, phase: str) -> None:
         """Tell what the whole is busy with."""
@@ -95,11 +107,17 @@ class Told:
             self._files[name] = after
             self._tell()
 
+    def size_contents(self, file: GalleryFile, archive_bytes: int | None) -> None:
+        """Tell how large a file is, if it is an archive, of which what is in it is told as a share."""
+        if is_archive(file.filename):
+            self.file(_contents_name(file), total=archive_bytes)
+
     def _tell(self) -> None:
         files = tuple(self._files.values())
-        totals = [one.total_bytes for one in files]
+        fetched = [one for one in files if one.name not in self._contents]
+        totals = [one.total_bytes for one in fetched]
         total = None if None in totals else sum(one for one in totals if one is not None)
-        done = sum(one.done_bytes for one in files)
+        done = sum(one.done_bytes for one in fetched)
         self._report(
             JobProgress(phase=self._phase, done_bytes=done, total_bytes=total, files=files)
         )
@@ -108,24 +126,32 @@ class Told:
 class Gatherer:
     """Gets the files of recipes together. Nothing of the models folder changes."""
 
-    def __init__(self, folder: ModelsFolder, source: Source) -> None:
+    def __init__(
+        self, folder: ModelsFolder, source: Source, places: DownloadPlaces | None = None
+    ) -> None:
+        """Set up.
+
+        Args:
+            folder: The models folder.
+            source: Where files come from.
+            places: Places for files that come at the same time. Without them, one after the other comes.
+        """
         self._folder = folder
         self._source = source
+        self._places = places or DownloadPlaces(1)
 
-    async def sizes(self, files: Sequence[GalleryFile]) -> list[int | None]:
-        """Return the size of each file, where its gallery or its source tells.
+    async def facts(self, files: Sequence[GalleryFile]) -> list[FileFacts | None]:
+        """Return what the sources of files tell. None of those that tell nothing.
 
         Raises:
             SourceRefusedError: If one is where nothing may be fetched from.
         """
         limit = asyncio.Semaphore(8)
 
-        async def size(file: GalleryFile) -> int | None:
-            if file.size_bytes is not None:
-                return file.size_bytes
+        async def facts(file: GalleryFile) -> FileFacts | None:
             async with limit:
                 try:
-                    return (await self._source.facts(file.uri, sha256=file.sha256)).size_bytes
+                    return await self._source.facts(file.source_uri, sha256=file.sha256)
                 except InvalidArgumentError:
                     # Nobody may fetch it.
                     raise
@@ -133,7 +159,7 @@ class Gatherer:
                     # Whoever fetches it will be told why.
                     return None
 
-        return list(await asyncio.gather(*map(size, files)))
+        return list(await asyncio.gather(*map(facts, files)))
 
     async def gather(self, files: Sequence[GalleryFile], preparing: Path, told: Told) -> Gathered:
         """Return the files, once all of them are whole and on disk.
@@ -149,23 +175,78 @@ class Gatherer:
         gathered = Gathered()
         told.phase("verifying")
         missing = [one for one in files if not await self._is_kept(one, gathered, told)]
-        for one, size in zip(missing, await self.sizes(missing), strict=True):
-            told.file(one.filename, total=size)
-        for one in missing:
-            for source in one.sources:
-                told.add(_source_name(one, source), source.size_bytes)
+        expected = await self._expected(missing, told)
+        staged = await self._fetched_all(missing, expected, gathered, told)
         for one in missing:
             if one.convert:
-                await self._make(one, gathered, preparing, told)
+                sources = [staged[_source_name(one, source)] for source in one.sources]
+                await self._make(one, sources, gathered, preparing, told)
             else:
-                await self._fetch(one, gathered, told)
+                gathered.fetched[one.filename] = staged[one.filename].path
         for number, one in enumerate(files):
             if is_archive(one.filename):
-                told.phase("unpacking")
-                staged = gathered.fetched.get(one.filename, self._folder.root / one.filename)
+                archive = gathered.fetched.get(one.filename, self._folder.root / one.filename)
                 into = preparing / f"archive-{number}"
-                gathered.unpacked += await _unpacked(staged, one.filename, into)
+                gathered.unpacked += await _unpacked(archive, one, into, told)
         return gathered
+
+    async def _expected(self, files: Sequence[GalleryFile], told: Told) -> dict[str, int]:
+        """Return the sizes of files to fetch, as far as anybody tells, by what they are fetched by."""
+        pieces = [one for file in files for one in file.sources or (file,)]
+        known = {one.source_uri: one.size_bytes for one in pieces if one.size_bytes is not None}
+        unknown = [one for one in pieces if one.size_bytes is None]
+        for one, facts in zip(unknown, await self.facts(unknown), strict=True):
+            if facts is not None and facts.size_bytes is not None:
+                known[one.source_uri] = facts.size_bytes
+        for file in files:
+            if not file.convert:
+                told.file(file.filename, total=known.get(file.source_uri))
+                told.size_contents(file, known.get(file.source_uri))
+        return known
+
+    async def _fetched_all(
+        self,
+        files: Sequence[GalleryFile],
+        expected: Mapping[str, int],
+        gathered: Gathered,
+        told: Told,
+    ) -> dict[str, StagedFile]:
+        """Fetch files, and what files are made of, several at a time; return them by the names they are told by.
+
+        The first that fails ends the others, and what there is of them stays staged.
+        """
+        pieces = {one.filename: one for one in files if not one.convert}
+        pieces |= {_source_name(one, source): source for one in files for source in one.sources}
+        staged: dict[str, StagedFile] = {}
+        for name, file in pieces.items():
+            told.add(name, file.size_bytes)
+        if pieces:
+            told.phase("downloading")
+
+        has_failed = False
+
+        async def fetch(name: str, file: GalleryFile) -> None:
+            nonlocal has_failed
+            async with self._places.place(told):
+                if has_failed:
+                    return
+                try:
+                    staged[name] = await self._fetched(
+                        file, name, expected.get(file.source_uri), told
+                    )
+                except Exception:
+                    # Whoever is next gets the place before it is cancelled.
+                    has_failed = True
+                    raise
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for name, file in pieces.items():
+                    tasks.create_task(fetch(name, file))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        gathered.fetched_bytes += sum(one.size_bytes for one in staged.values())
+        return staged
 
     async def _is_kept(self, file: GalleryFile, gathered: Gathered, told: Told) -> bool:
         """Whether a file is in its place and as it should be; one of which nobody says how it should be is."""
@@ -184,49 +265,52 @@ class Gatherer:
             if found != file.sha256.lower():
                 told.file(name, FileStage.QUEUED, done=0)
                 return False
+        for source in file.sources:
+            told.drop(_source_name(file, source))
         told.file(name, FileStage.DONE, done=size)
+        told.size_contents(file, size)
         gathered.kept.append(name)
         return True
 
-    async def _fetch(self, file: GalleryFile, gathered: Gathered, told: Told) -> None:
-        staged = await self._fetched(file, file.filename, gathered, told)
-        gathered.fetched[file.filename] = staged.path
-
     async def _fetched(
-        self, file: GalleryFile, name: str, gathered: Gathered, told: Told
+        self, file: GalleryFile, name: str, size: int | None, told: Told
     ) -> StagedFile:
         def report(progress: FileProgress) -> None:
             done, total = progress.done_bytes, progress.total_bytes
-            if file.size_bytes is not None and total:
+            if size is not None and total:
                 # What comes may be packed, as a file in a wheel is: then it is told as a share of the file.
-                done, total = done * file.size_bytes // total, file.size_bytes
+                done, total = done * size // total, size
+            told.size_contents(file, total)
             told.file(name, _STAGES[progress.phase], done=done, total=total)
 
-        told.phase("downloading")
-        staged = await self._source.fetch(file.uri, sha256=file.sha256.lower(), report=report)
+        staged = await self._source.fetch(
+            file.source_uri, sha256=file.sha256.lower(), report=report
+        )
         told.file(name, FileStage.DONE, done=staged.size_bytes, total=staged.size_bytes)
-        gathered.fetched_bytes += staged.size_bytes
+        told.size_contents(file, staged.size_bytes)
         return staged
 
     async def _make(
-        self, file: GalleryFile, gathered: Gathered, preparing: Path, told: Told
+        self,
+        file: GalleryFile,
+        sources: Sequence[StagedFile],
+        gathered: Gathered,
+        preparing: Path,
+        told: Told,
     ) -> None:
         name = file.filename
-        sources = {
-            one.filename: await self._fetched(one, _source_name(file, one), gathered, told)
-            for one in file.sources
-        }
         target = preparing / f"made-{len(gathered.fetched)}"
-        paths = {one: staged.path for one, staged in sources.items()}
+        named = zip(file.sources, sources, strict=True)
+        paths = {one.filename: staged.path for one, staged in named}
         told.phase("converting")
-        told.file(name, FileStage.DOWNLOADING, done=0)
+        told.file(name, FileStage.CONVERTING, done=0)
 
         def work(advance: Advance) -> int:
             return convert(file, paths, target, advance)
 
         size = await interruptible(work, lambda more: told.file(name, more=more))
         told.file(name, FileStage.DONE, done=size, total=size)
-        for staged in sources.values():
+        for staged in sources:
             await asyncio.to_thread(staged.path.unlink, missing_ok=True)
         gathered.fetched[name] = target
 
@@ -234,7 +318,7 @@ class Gatherer:
         """Throw away what is staged of files: of those that were taken, what they were packed in."""
         for file in files:
             for one in file.sources or (file,):
-                await self._source.discard(one.uri, sha256=one.sha256.lower())
+                await self._source.discard(one.source_uri, sha256=one.sha256.lower())
 
 
 _STAGES = {
@@ -249,10 +333,21 @@ def _source_name(file: GalleryFile, source: GalleryFile) -> str:
     return f"{source.filename} for {file.filename}"
 
 
-async def _unpacked(archive: Path, name: str, into: Path) -> list[Unpacked]:
+def _contents_name(file: GalleryFile) -> str:
+    return f"contents of {file.filename}"
+
+
+async def _unpacked(archive: Path, file: GalleryFile, into: Path, told: Told) -> list[Unpacked]:
+    contents = _contents_name(file)
+    told.phase("unpacking")
+    told.file(contents, FileStage.UNPACKING, done=0)
+
     def work(advance: Advance) -> list[Unpacked]:
         into.mkdir()
         free = shutil.disk_usage(into).free - SPARE_BYTES
-        return unpack(archive, name, into, free_bytes=free, advance=advance)
+        return unpack(archive, file.filename, into, free_bytes=free, advance=advance)
 
-    return await interruptible(work, lambda _size: None)
+    found = await interruptible(work, lambda more: told.file(contents, more=more))
+    size = await asyncio.to_thread(lambda: archive.stat().st_size)
+    told.file(contents, FileStage.DONE, done=size, total=size)
+    return found

@@ -22,6 +22,10 @@ from localplane_server.errors import (
 from localplane_server.gallery.blocking import uninterrupted
 from localplane_server.gallery.installs.archives import Unpacked
 from localplane_server.gallery.installs.changes import Changes
+from localplane_server.gallery.installs.download_places import (
+    PARALLEL_DOWNLOADS,
+    DownloadPlaces,
+)
 from localplane_server.gallery.installs.file_names import (
     TEMPLATE_SUFFIX,
     check_file_name,
@@ -112,6 +116,7 @@ class Installer:
         *,
         turns: Turns | None = None,
         scanner: Scanner | None = None,
+        parallel_downloads: int = PARALLEL_DOWNLOADS,
     ) -> None:
         """Set up.
 
@@ -123,11 +128,12 @@ class Installer:
             unloader: Ends the backends of models.
             turns: Keeps it from a model that somebody else changes. Without it, only its own installations wait.
             scanner: Asks whether files are safe. Without one, nobody asks.
+            parallel_downloads: How many files may come at a time, for all installations.
         """
         self._changes = changes
         self._folder = changes.folder
         self._resolver = resolver
-        self._gatherer = Gatherer(changes.folder, source)
+        self._gatherer = Gatherer(changes.folder, source, DownloadPlaces(parallel_downloads))
         self._catalog = catalog
         self._unloader = unloader
         self._scanner = scanner

@@ -6,15 +6,21 @@ import asyncio
 import enum
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from localplane_server.errors import LocalplaneError
+from localplane_server.downloads.progress import FileFacts
+from localplane_server.downloads.sources import is_in_wheel
+from localplane_server.downloads.zip_parts import ZipMember, members_of
+from localplane_server.errors import DownloadFailedError, LocalplaneError
+from localplane_server.gallery.checkpoints.conversions import foreseen, looked_at
 from localplane_server.gallery.checkpoints.gguf_header import HEADER_BYTES, HeaderError
 from localplane_server.gallery.entry import GalleryFile
+from localplane_server.gallery.installs.archives import is_archive, is_left_out, is_zip
 from localplane_server.gallery.installs.file_names import configuration_file
+from localplane_server.gallery.installs.file_needs import FileNeeds, Needs, total
 from localplane_server.gallery.installs.gathering import Gatherer, Source
 from localplane_server.gallery.installs.installation import check_name_is_free
 from localplane_server.gallery.installs.memory_estimate import MemoryEstimate, estimate
@@ -60,11 +66,14 @@ class Backends(Protocol):
         """Return what a name means."""
 
 
-class Beginnings(Protocol):
-    """Where the beginnings of files come from."""
+class Looks(Protocol):
+    """What can be seen of files that are not fetched."""
 
     async def beginning(self, uri: str, *, most_bytes: int) -> bytes:
         """Fetch the first bytes of a file, and no more."""
+
+    async def members(self, uri: str) -> list[ZipMember]:
+        """Return the files in a zip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +94,9 @@ class PlannedFile:
 
     fetch_bytes: int | None
     """What would be fetched for it. None when that is not known."""
+
+    unpacked_bytes: int | None
+    """Size of what is in it, if it is an archive. None if it is none, or that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +119,13 @@ class Plan:
     """Size of all files. None when one of them is not known."""
 
     fetch_bytes: int | None
-    """Size of those to fetch. None when one of them is not known."""
+    """What would be fetched. None when a part of it is not known."""
+
+    needed_bytes: int | None
+    """Space that it would take until it is done. None when that is not known."""
+
+    needed_unknown: str
+    """Why that is not known. Empty when it is."""
 
     free_bytes: int
     """Free space for them."""
@@ -132,8 +150,11 @@ class Plan:
 
     @property
     def fits(self) -> bool | None:
-        """Whether there is space for what is to be fetched. None when its size is not known."""
-        return None if self.fetch_bytes is None else self.fetch_bytes <= self.free_bytes
+        """Whether there is space for it. None when nobody can tell."""
+        if self.needed_bytes is not None:
+            return self.needed_bytes <= self.free_bytes
+        is_too_much = self.fetch_bytes is not None and self.fetch_bytes > self.free_bytes
+        return False if is_too_much else None
 
 
 class Planner:
@@ -148,7 +169,7 @@ class Planner:
         backends: Backends,
         *,
         catalog: ModelCatalog,
-        beginnings: Beginnings | None = None,
+        looks: Looks | None = None,
         context_size: int | None = None,
     ) -> None:
         """Set up.
@@ -160,7 +181,7 @@ class Planner:
             source: Where files come from.
             backends: The backends that can be used.
             catalog: The models there are.
-            beginnings: Where the beginnings of files come from. Without one, only files that are there are looked at.
+            looks: Looks at files that are not fetched. Without it, only files that are there are looked at.
             context_size: The context that models get whose configuration says nothing.
         """
         self._folder = folder
@@ -169,7 +190,7 @@ class Planner:
         self._gatherer = Gatherer(folder, source)
         self._catalog = catalog
         self._backends = backends
-        self._beginnings = beginnings
+        self._looks = looks
         self._context_size = context_size
 
     async def plan(self, request: InstallRequest) -> Plan:
@@ -183,22 +204,40 @@ class Planner:
         """
         recipe = await self._resolver.resolve(request)
         check_name_is_free(recipe, self._catalog, self._folder)
-        told = await self._gatherer.sizes(recipe.files)
-        files = await asyncio.to_thread(
-            lambda: tuple(
-                self._planned(one, size) for one, size in zip(recipe.files, told, strict=True)
-            )
+        needs = Needs(await self._facts(recipe.files))
+        known = await asyncio.to_thread(
+            lambda: [(one, *self._presence(one, needs)) for one in recipe.files]
         )
+        archives = [await self._unpacked(one, standing) for one, standing, _ in known]
+        files, spaces = [], []
+        for (one, standing, size), (unpacked, why) in zip(known, archives, strict=True):
+            if standing is FilePresence.PRESENT:
+                need = FileNeeds(fetch_bytes=0, space_bytes=unpacked, unknown=why)
+            else:
+                need = needs.of(one, size, unpacked, why)
+            spaces.append(need)
+            files.append(
+                PlannedFile(
+                    filename=one.filename,
+                    uri=one.uri,
+                    size_bytes=size,
+                    presence=standing,
+                    fetch_bytes=need.fetch_bytes,
+                    unpacked_bytes=unpacked if is_archive(one.filename) else None,
+                )
+            )
         backend, presence, extra = self._backend(recipe, files)
         memory, unknown = await self._memory(recipe, files)
         is_installed = await asyncio.to_thread(self._folder.size, configuration_file(recipe.name))
         return Plan(
             name=recipe.name,
             is_installed=is_installed is not None,
-            files=files,
+            files=tuple(files),
             written=recipe.written,
-            total_bytes=_sum(one.size_bytes for one in files),
-            fetch_bytes=_sum(one.fetch_bytes for one in files),
+            total_bytes=total(one.size_bytes for one in files),
+            fetch_bytes=total(one.fetch_bytes for one in files),
+            needed_bytes=total(one.space_bytes for one in spaces),
+            needed_unknown=next((one.unknown for one in spaces if one.space_bytes is None), ""),
             free_bytes=await asyncio.to_thread(self._free_bytes),
             backend=backend,
             backend_presence=presence,
@@ -208,26 +247,58 @@ class Planner:
             configuration=recipe.configuration,
         )
 
-    def _planned(self, file: GalleryFile, told: int | None) -> PlannedFile:
+    async def _facts(self, files: Sequence[GalleryFile]) -> dict[str, FileFacts]:
+        """Return what sources tell of files of which the gallery does not tell enough, by what they are fetched by."""
+
+        def unknown() -> list[GalleryFile]:
+            wanted = {}
+            for file in files:
+                there = self._folder.size(file.filename)
+                if there is not None and there == file.size_bytes:
+                    continue
+                for one in file.sources or (file,):
+                    if one.size_bytes is None or is_in_wheel(one.uri):
+                        wanted[one.source_uri] = one
+            return list(wanted.values())
+
+        asked = await asyncio.to_thread(unknown)
+        told = await self._gatherer.facts(asked)
+        return {
+            one.source_uri: facts
+            for one, facts in zip(asked, told, strict=True)
+            if facts is not None
+        }
+
+    def _presence(self, file: GalleryFile, needs: Needs) -> tuple[FilePresence, int | None]:
+        """Return how a file stands in the models folder, and its size."""
         there = self._folder.size(file.filename)
+        told = file.size_bytes if file.sources else needs.size(file)
         if there is None:
-            presence = FilePresence.ABSENT
-        elif told is None or told == there or not file.sha256:
-            presence = FilePresence.PRESENT
-        else:
-            presence = FilePresence.DIFFERENT
-        size = there if told is None else told
-        fetched = _sum(one.size_bytes for one in file.sources) if file.sources else size
-        return PlannedFile(
-            filename=file.filename,
-            uri=file.uri,
-            size_bytes=size,
-            presence=presence,
-            fetch_bytes=0 if presence is FilePresence.PRESENT else fetched,
-        )
+            return FilePresence.ABSENT, told
+        if told is None or told == there or not file.sha256:
+            return FilePresence.PRESENT, there if told is None else told
+        return FilePresence.DIFFERENT, told
+
+    async def _unpacked(self, file: GalleryFile, presence: FilePresence) -> tuple[int | None, str]:
+        """Return the size of what comes out of an archive, 0 of what is none; or why it cannot be told."""
+        name = file.filename
+        if not is_archive(name):
+            return 0, ""
+        if not is_zip(name):
+            return None, f"{name} does not tell how much is in it"
+        try:
+            if presence is FilePresence.PRESENT:
+                found = await asyncio.to_thread(_members, self._folder.root / name)
+            elif self._looks is None:
+                return None, f"{name} was not looked into"
+            else:
+                found = await self._looks.members(file.source_uri)
+        except LocalplaneError as error:
+            return None, error.message
+        return sum(one.size_bytes for one in found if not is_left_out(one.name)), ""
 
     def _backend(
-        self, recipe: Recipe, files: tuple[PlannedFile, ...]
+        self, recipe: Recipe, files: Sequence[PlannedFile]
     ) -> tuple[str, BackendPresence, str]:
         name = recipe.backend
         if not name and _weights(recipe, files) is not None:
@@ -250,18 +321,19 @@ class Planner:
         )
 
     async def _memory(
-        self, recipe: Recipe, files: tuple[PlannedFile, ...]
+        self, recipe: Recipe, files: Sequence[PlannedFile]
     ) -> tuple[MemoryEstimate | None, str]:
         weights = _weights(recipe, files)
         if weights is None:
             return None, "it has no model file in the format GGUF"
-        size = _sum(one.size_bytes for one in files if one.filename.lower().endswith(GGUF_SUFFIX))
-        if size is None:
-            return None, "the size of its files is not known"
         try:
-            header = await self._header(weights)
+            header, size = await self._header(recipe, weights)
             if header is None:
                 return None, "its model file was not looked at"
+            others = [one for one in files if one is not weights and _is_model_file(one)]
+            size = total([size, *(one.size_bytes for one in others)])
+            if size is None:
+                return None, "the size of its files is not known"
             model = recipe.model() or ModelConfig(name=recipe.name)
             model = replace(model, context_size=model.context_size or self._context_size)
             return estimate(header, size, model), ""
@@ -270,25 +342,43 @@ class Planner:
         except LocalplaneError as error:
             return None, error.message
 
-    async def _header(self, file: PlannedFile) -> bytes | None:
-        if file.presence is FilePresence.PRESENT:
-            return await asyncio.to_thread(_head, self._folder.root / file.filename)
-        if self._beginnings is None:
-            return None
-        return await self._beginnings.beginning(file.uri, most_bytes=HEADER_BYTES)
+    async def _header(
+        self, recipe: Recipe, planned: PlannedFile
+    ) -> tuple[bytes | None, int | None]:
+        """Return how a model file begins, or will, and its size."""
+        size = planned.size_bytes
+        if planned.presence is FilePresence.PRESENT:
+            return await asyncio.to_thread(_head, self._folder.root / planned.filename), size
+        if self._looks is None:
+            return None, size
+        file = next(one for one in recipe.files if one.filename == planned.filename)
+        if not file.convert:
+            return await self._looks.beginning(file.source_uri, most_bytes=HEADER_BYTES), size
+        beginnings = {
+            one.filename: await self._looks.beginning(one.source_uri, most_bytes=HEADER_BYTES)
+            for one in looked_at(file)
+        }
+        return await asyncio.to_thread(foreseen, file, beginnings)
 
 
-def _weights(recipe: Recipe, files: tuple[PlannedFile, ...]) -> PlannedFile | None:
+def _is_model_file(file: PlannedFile) -> bool:
+    return file.filename.lower().endswith(GGUF_SUFFIX)
+
+
+def _weights(recipe: Recipe, files: Sequence[PlannedFile]) -> PlannedFile | None:
     """Return the model file: the one that the configuration names, or else the first that looks like one."""
     model = recipe.model()
     named = model.file if model is not None else ""
-    candidates = [one for one in files if one.filename.lower().endswith(GGUF_SUFFIX)]
+    candidates = [one for one in files if _is_model_file(one)]
     return next((one for one in candidates if one.filename == named), next(iter(candidates), None))
 
 
-def _sum(sizes: Iterable[int | None]) -> int | None:
-    found = list(sizes)
-    return None if None in found else sum(one for one in found if one is not None)
+def _members(path: Path) -> list[ZipMember]:
+    try:
+        with path.open("rb") as file:
+            return members_of(file, path.name)
+    except OSError as error:
+        raise DownloadFailedError(path.name, str(error.strerror)) from error
 
 
 def _existing(path: Path) -> Path:

@@ -59,6 +59,20 @@ class TestInstall:
 
         assert "llama-cpp/models/x/x.gguf" in workshop.files()
 
+    async def test_two_of_one_artifact(self, workshop: Workshop) -> None:
+        """Two files of one artifact are told apart by their names."""
+        uri = "oci://ghcr.io/o/m:1"
+        for name in ("a.gguf", "b.gguf"):
+            workshop.source.offer(f"{uri}#?{name}", name.encode())
+
+        await workshop.install(
+            config_file={"name": "x"},
+            files=[{"filename": f"x/{name}", "uri": uri} for name in ("a.gguf", "b.gguf")],
+        )
+
+        assert b"a.gguf" == (workshop.root / "x/a.gguf").read_bytes()
+        assert b"b.gguf" == (workshop.root / "x/b.gguf").read_bytes()
+
     async def test_without_configuration(self, workshop: Workshop) -> None:
         """Without configuration and overrides there is only the gallery file, and no model."""
         workshop.source.offer("https://host/base.yaml", b"name: base")

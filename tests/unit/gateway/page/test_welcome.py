@@ -85,6 +85,19 @@ def test_full(page: WelcomePage) -> None:
     assert "LOCALPLANE_API_KEY" not in text
 
 
+def test_what_users_see(page: WelcomePage) -> None:
+    """Models with their states, live, and no state of what the caller may not know the state of."""
+    summary = full_summary("tiny")
+    for hidden in ("loaded_models", "installed_backends", "application_config"):
+        summary.ClearField(hidden)
+    elements = Elements(page.render(summary))
+
+    states = [held["data-state-of"] for _, held in elements.found if "data-state-of" in held]
+    assert ["tiny"] == states
+    assert "tiny.gguf" in elements.text
+    assert 1 == sum(1 for _, held in elements.found if held.get("id") == "live")
+
+
 def test_nothing_runs_and_nothing_is_loaded(page: WelcomePage) -> None:
     """No script but the page's own, no handlers, no styles, nothing from elsewhere: whatever the names are."""
     elements = Elements(page.render(full_summary(HOSTILE)))

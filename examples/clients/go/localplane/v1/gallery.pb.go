@@ -694,11 +694,12 @@ type ModelPlan struct {
 	Written []string `protobuf:"bytes,4,rep,name=written,proto3" json:"written,omitempty"`
 	// Size of all its files, in bytes. Null when the size of one is not known.
 	TotalBytes *int64 `protobuf:"varint,5,opt,name=total_bytes,json=totalBytes,proto3,oneof" json:"total_bytes,omitempty"`
-	// What would be fetched, in bytes. Null when the size of a file to fetch is not known.
+	// What would be fetched, in bytes. Null when the size of a file to fetch is not known. A wheel is fetched whole, once
+	// for all files that come in it.
 	FetchBytes *int64 `protobuf:"varint,6,opt,name=fetch_bytes,json=fetchBytes,proto3,oneof" json:"fetch_bytes,omitempty"`
 	// Free space for it, in bytes: where files are fetched to or where they belong, whichever has less.
 	FreeBytes int64 `protobuf:"varint,7,opt,name=free_bytes,json=freeBytes,proto3" json:"free_bytes,omitempty"`
-	// Whether what would be fetched fits. Null when its size is not known. Archives take space for what is in them, too.
+	// Whether `needed_bytes` are free. Null when they are not known, unless what would be fetched is too much already.
 	Fits *bool `protobuf:"varint,8,opt,name=fits,proto3,oneof" json:"fits,omitempty"`
 	// Backend that would serve it. Empty when neither the configuration nor the files tell.
 	Backend string `protobuf:"bytes,9,opt,name=backend,proto3" json:"backend,omitempty"`
@@ -712,6 +713,11 @@ type ModelPlan struct {
 	MemoryUnknown *string `protobuf:"bytes,13,opt,name=memory_unknown,json=memoryUnknown,proto3,oneof" json:"memory_unknown,omitempty"`
 	// The configuration that would be written. Left out when none would.
 	Configuration *structpb.Struct `protobuf:"bytes,14,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	// Space that installing it takes, in bytes: what is fetched, what is made of it, and what is unpacked from wheels and
+	// archives. Null when that is not known.
+	NeededBytes *int64 `protobuf:"varint,15,opt,name=needed_bytes,json=neededBytes,proto3,oneof" json:"needed_bytes,omitempty"`
+	// Why `needed_bytes` are not known. Left out when they are.
+	NeededUnknown *string `protobuf:"bytes,16,opt,name=needed_unknown,json=neededUnknown,proto3,oneof" json:"needed_unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -844,6 +850,20 @@ func (x *ModelPlan) GetConfiguration() *structpb.Struct {
 	return nil
 }
 
+func (x *ModelPlan) GetNeededBytes() int64 {
+	if x != nil && x.NeededBytes != nil {
+		return *x.NeededBytes
+	}
+	return 0
+}
+
+func (x *ModelPlan) GetNeededUnknown() string {
+	if x != nil && x.NeededUnknown != nil {
+		return *x.NeededUnknown
+	}
+	return ""
+}
+
 // A file of a model that is to be installed.
 type PlannedFile struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -855,8 +875,11 @@ type PlannedFile struct {
 	SizeBytes *int64 `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3,oneof" json:"size_bytes,omitempty"`
 	// How it stands in the models folder.
 	Presence FilePresence `protobuf:"varint,4,opt,name=presence,proto3,enum=localplane.v1.FilePresence" json:"presence,omitempty"`
-	// What would be fetched for it, in bytes. Null when that is not known.
-	FetchBytes    *int64 `protobuf:"varint,5,opt,name=fetch_bytes,json=fetchBytes,proto3,oneof" json:"fetch_bytes,omitempty"`
+	// What would be fetched for it, in bytes: the whole wheel for the first of the files that come in it, and 0 for the
+	// others. Null when that is not known.
+	FetchBytes *int64 `protobuf:"varint,5,opt,name=fetch_bytes,json=fetchBytes,proto3,oneof" json:"fetch_bytes,omitempty"`
+	// Size of what is in it, in bytes, if it is an archive. Null when that is not known, and when it is none.
+	UnpackedBytes *int64 `protobuf:"varint,6,opt,name=unpacked_bytes,json=unpackedBytes,proto3,oneof" json:"unpacked_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -922,6 +945,13 @@ func (x *PlannedFile) GetPresence() FilePresence {
 func (x *PlannedFile) GetFetchBytes() int64 {
 	if x != nil && x.FetchBytes != nil {
 		return *x.FetchBytes
+	}
+	return 0
+}
+
+func (x *PlannedFile) GetUnpackedBytes() int64 {
+	if x != nil && x.UnpackedBytes != nil {
+		return *x.UnpackedBytes
 	}
 	return 0
 }
@@ -1070,7 +1100,7 @@ const file_localplane_v1_gallery_proto_rawDesc = "" +
 	"\b_backendB\x0f\n" +
 	"\r_last_checked\"&\n" +
 	"\x0eGalleryVariant\x12\x14\n" +
-	"\x05model\x18\x01 \x01(\tR\x05model\"\xae\x05\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\"\xac\x06\n" +
 	"\tModelPlan\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tinstalled\x18\x02 \x01(\bR\tinstalled\x120\n" +
@@ -1089,13 +1119,17 @@ const file_localplane_v1_gallery_proto_rawDesc = "" +
 	"\rmissing_extra\x18\v \x01(\tB\x04\x88\xdc\x18\x01H\x03R\fmissingExtra\x88\x01\x01\x12:\n" +
 	"\x06memory\x18\f \x01(\v2\x1d.localplane.v1.MemoryEstimateH\x04R\x06memory\x88\x01\x01\x120\n" +
 	"\x0ememory_unknown\x18\r \x01(\tB\x04\x88\xdc\x18\x01H\x05R\rmemoryUnknown\x88\x01\x01\x12C\n" +
-	"\rconfiguration\x18\x0e \x01(\v2\x17.google.protobuf.StructB\x04\x88\xdc\x18\x01R\rconfigurationB\x0e\n" +
+	"\rconfiguration\x18\x0e \x01(\v2\x17.google.protobuf.StructB\x04\x88\xdc\x18\x01R\rconfiguration\x12&\n" +
+	"\fneeded_bytes\x18\x0f \x01(\x03H\x06R\vneededBytes\x88\x01\x01\x120\n" +
+	"\x0eneeded_unknown\x18\x10 \x01(\tB\x04\x88\xdc\x18\x01H\aR\rneededUnknown\x88\x01\x01B\x0e\n" +
 	"\f_total_bytesB\x0e\n" +
 	"\f_fetch_bytesB\a\n" +
 	"\x05_fitsB\x10\n" +
 	"\x0e_missing_extraB\t\n" +
 	"\a_memoryB\x11\n" +
-	"\x0f_memory_unknown\"\xdd\x01\n" +
+	"\x0f_memory_unknownB\x0f\n" +
+	"\r_needed_bytesB\x11\n" +
+	"\x0f_needed_unknown\"\x9c\x02\n" +
 	"\vPlannedFile\x12\x1a\n" +
 	"\bfilename\x18\x01 \x01(\tR\bfilename\x12\x10\n" +
 	"\x03uri\x18\x02 \x01(\tR\x03uri\x12\"\n" +
@@ -1103,9 +1137,11 @@ const file_localplane_v1_gallery_proto_rawDesc = "" +
 	"size_bytes\x18\x03 \x01(\x03H\x00R\tsizeBytes\x88\x01\x01\x127\n" +
 	"\bpresence\x18\x04 \x01(\x0e2\x1b.localplane.v1.FilePresenceR\bpresence\x12$\n" +
 	"\vfetch_bytes\x18\x05 \x01(\x03H\x01R\n" +
-	"fetchBytes\x88\x01\x01B\r\n" +
+	"fetchBytes\x88\x01\x01\x12*\n" +
+	"\x0eunpacked_bytes\x18\x06 \x01(\x03H\x02R\runpackedBytes\x88\x01\x01B\r\n" +
 	"\v_size_bytesB\x0e\n" +
-	"\f_fetch_bytes\"\xbb\x01\n" +
+	"\f_fetch_bytesB\x11\n" +
+	"\x0f_unpacked_bytes\"\xbb\x01\n" +
 	"\x0eMemoryEstimate\x12#\n" +
 	"\rweights_bytes\x18\x01 \x01(\x03R\fweightsBytes\x12\x1f\n" +
 	"\vcache_bytes\x18\x02 \x01(\x03R\n" +

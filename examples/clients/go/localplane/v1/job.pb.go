@@ -114,6 +114,10 @@ const (
 	JobFileState_JOB_FILE_STATE_VERIFYING JobFileState = 3
 	// It is whole.
 	JobFileState_JOB_FILE_STATE_DONE JobFileState = 4
+	// It is being made of others.
+	JobFileState_JOB_FILE_STATE_CONVERTING JobFileState = 5
+	// It is being taken out of an archive.
+	JobFileState_JOB_FILE_STATE_UNPACKING JobFileState = 6
 )
 
 // Enum value maps for JobFileState.
@@ -124,6 +128,8 @@ var (
 		2: "JOB_FILE_STATE_DOWNLOADING",
 		3: "JOB_FILE_STATE_VERIFYING",
 		4: "JOB_FILE_STATE_DONE",
+		5: "JOB_FILE_STATE_CONVERTING",
+		6: "JOB_FILE_STATE_UNPACKING",
 	}
 	JobFileState_value = map[string]int32{
 		"JOB_FILE_STATE_UNSPECIFIED": 0,
@@ -131,6 +137,8 @@ var (
 		"JOB_FILE_STATE_DOWNLOADING": 2,
 		"JOB_FILE_STATE_VERIFYING":   3,
 		"JOB_FILE_STATE_DONE":        4,
+		"JOB_FILE_STATE_CONVERTING":  5,
+		"JOB_FILE_STATE_UNPACKING":   6,
 	}
 )
 
@@ -177,14 +185,15 @@ type Job struct {
 	// `paused`, `interrupted`, `interrupted: ` and what keeps it from going on, `cancelled`, `completed`, or `error: ` and
 	// what is in `error`.
 	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
-	// How much is done, from 0 to 100; 0 while it is not known how much there is.
+	// How much is done, from 0 to 100; 0 while it is not known how much there is. What is converted and unpacked has its
+	// share. 100 once it is completed, and not before: no more than 99 until then.
 	Progress float64 `protobuf:"fixed64,6,opt,name=progress,proto3" json:"progress,omitempty"`
 	// What it does, in a word, such as `queued`, `resolving`, `waiting` for another job on the same model, `downloading`,
-	// `verifying` or `completed`.
+	// `verifying`, `converting`, `unpacking`, `publishing` or `completed`.
 	Phase string `protobuf:"bytes,7,opt,name=phase,proto3" json:"phase,omitempty"`
-	// Bytes that were fetched and verified to be on the disk. Never less than before.
+	// Bytes that were fetched, or made of what was fetched, and are on the disk. Never less than before.
 	CurrentBytes int64 `protobuf:"varint,8,opt,name=current_bytes,json=currentBytes,proto3" json:"current_bytes,omitempty"`
-	// Bytes that there are to fetch. 0 while that is not known.
+	// Bytes that there are to fetch and to make. 0 while that is not known.
 	TotalBytes int64 `protobuf:"varint,9,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
 	// `total_bytes` for people, such as `1.5 KiB`.
 	FileSize string `protobuf:"bytes,10,opt,name=file_size,json=fileSize,proto3" json:"file_size,omitempty"`
@@ -211,7 +220,7 @@ type Job struct {
 	Rate *float64 `protobuf:"fixed64,20,opt,name=rate,proto3,oneof" json:"rate,omitempty"`
 	// Seconds that the rest takes at this rate. Null while that is not known.
 	Eta *float64 `protobuf:"fixed64,21,opt,name=eta,proto3,oneof" json:"eta,omitempty"`
-	// The files, in the order of the work. Empty before they are known, and of deletions.
+	// The files, in the order of the work; what is in an archive is one of them, named after it. Empty before they are known, and of deletions.
 	Files []*JobFile `protobuf:"bytes,22,rep,name=files,proto3" json:"files,omitempty"`
 	// What its work came to: what was installed, or what was removed and what was kept. Null if it did not complete.
 	Result *structpb.Struct `protobuf:"bytes,23,opt,name=result,proto3" json:"result,omitempty"`
@@ -451,7 +460,7 @@ type JobFile struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name, relative to the models folder.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Bytes that were fetched and verified to be on the disk.
+	// Bytes of it that are done: fetched and on the disk, made, or of an archive unpacked.
 	CurrentBytes int64 `protobuf:"varint,2,opt,name=current_bytes,json=currentBytes,proto3" json:"current_bytes,omitempty"`
 	// Its size in bytes. Null while it is not known.
 	TotalBytes *int64 `protobuf:"varint,3,opt,name=total_bytes,json=totalBytes,proto3,oneof" json:"total_bytes,omitempty"`
@@ -637,13 +646,15 @@ const file_localplane_v1_job_proto_rawDesc = "" +
 	"\x15JOB_STATE_INTERRUPTED\x10\x04\x12\x17\n" +
 	"\x13JOB_STATE_CANCELLED\x10\x05\x12\x14\n" +
 	"\x10JOB_STATE_FAILED\x10\x06\x12\x17\n" +
-	"\x13JOB_STATE_COMPLETED\x10\a*\xa0\x01\n" +
+	"\x13JOB_STATE_COMPLETED\x10\a*\xdd\x01\n" +
 	"\fJobFileState\x12\x1e\n" +
 	"\x1aJOB_FILE_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15JOB_FILE_STATE_QUEUED\x10\x01\x12\x1e\n" +
 	"\x1aJOB_FILE_STATE_DOWNLOADING\x10\x02\x12\x1c\n" +
 	"\x18JOB_FILE_STATE_VERIFYING\x10\x03\x12\x17\n" +
-	"\x13JOB_FILE_STATE_DONE\x10\x04B]\n" +
+	"\x13JOB_FILE_STATE_DONE\x10\x04\x12\x1d\n" +
+	"\x19JOB_FILE_STATE_CONVERTING\x10\x05\x12\x1c\n" +
+	"\x18JOB_FILE_STATE_UNPACKING\x10\x06B]\n" +
 	"\x11dev.localplane.v1B\bJobProtoP\x01Z,localplane.dev/go/localplane/v1;localplanev1\xaa\x02\rLocalplane.V1b\x06proto3"
 
 var (

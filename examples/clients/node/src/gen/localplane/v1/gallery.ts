@@ -180,13 +180,16 @@ export interface ModelPlan {
   totalBytes?:
     | number
     | undefined;
-  /** What would be fetched, in bytes. Null when the size of a file to fetch is not known. */
+  /**
+   * What would be fetched, in bytes. Null when the size of a file to fetch is not known. A wheel is fetched whole, once
+   * for all files that come in it.
+   */
   fetchBytes?:
     | number
     | undefined;
   /** Free space for it, in bytes: where files are fetched to or where they belong, whichever has less. */
   freeBytes: number;
-  /** Whether what would be fetched fits. Null when its size is not known. Archives take space for what is in them, too. */
+  /** Whether `needed_bytes` are free. Null when they are not known, unless what would be fetched is too much already. */
   fits?:
     | boolean
     | undefined;
@@ -207,7 +210,18 @@ export interface ModelPlan {
     | string
     | undefined;
   /** The configuration that would be written. Left out when none would. */
-  configuration: { [key: string]: any } | undefined;
+  configuration:
+    | { [key: string]: any }
+    | undefined;
+  /**
+   * Space that installing it takes, in bytes: what is fetched, what is made of it, and what is unpacked from wheels and
+   * archives. Null when that is not known.
+   */
+  neededBytes?:
+    | number
+    | undefined;
+  /** Why `needed_bytes` are not known. Left out when they are. */
+  neededUnknown?: string | undefined;
 }
 
 /** A file of a model that is to be installed. */
@@ -222,8 +236,15 @@ export interface PlannedFile {
     | undefined;
   /** How it stands in the models folder. */
   presence: FilePresence;
-  /** What would be fetched for it, in bytes. Null when that is not known. */
-  fetchBytes?: number | undefined;
+  /**
+   * What would be fetched for it, in bytes: the whole wheel for the first of the files that come in it, and 0 for the
+   * others. Null when that is not known.
+   */
+  fetchBytes?:
+    | number
+    | undefined;
+  /** Size of what is in it, in bytes, if it is an archive. Null when that is not known, and when it is none. */
+  unpackedBytes?: number | undefined;
 }
 
 /** What a model is thought to take while it is loaded, in bytes, told from the header of its model file. */
@@ -964,6 +985,8 @@ function createBaseModelPlan(): ModelPlan {
     memory: undefined,
     memoryUnknown: undefined,
     configuration: undefined,
+    neededBytes: undefined,
+    neededUnknown: undefined,
   };
 }
 
@@ -1010,6 +1033,12 @@ export const ModelPlan: MessageFns<ModelPlan> = {
     }
     if (message.configuration !== undefined) {
       Struct.encode(Struct.wrap(message.configuration), writer.uint32(114).fork()).join();
+    }
+    if (message.neededBytes !== undefined) {
+      writer.uint32(120).int64(message.neededBytes);
+    }
+    if (message.neededUnknown !== undefined) {
+      writer.uint32(130).string(message.neededUnknown);
     }
     return writer;
   },
@@ -1139,6 +1168,22 @@ export const ModelPlan: MessageFns<ModelPlan> = {
             message.configuration = Struct.unwrap(Struct.decode(reader, reader.uint32()));
             continue;
           }
+          case 15: {
+            if (tag !== 120) {
+              break;
+            }
+
+            message.neededBytes = longToNumber(reader.int64());
+            continue;
+          }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.neededUnknown = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1172,12 +1217,14 @@ export const ModelPlan: MessageFns<ModelPlan> = {
       : undefined;
     message.memoryUnknown = object.memoryUnknown ?? undefined;
     message.configuration = object.configuration ?? undefined;
+    message.neededBytes = object.neededBytes ?? undefined;
+    message.neededUnknown = object.neededUnknown ?? undefined;
     return message;
   },
 };
 
 function createBasePlannedFile(): PlannedFile {
-  return { filename: "", uri: "", sizeBytes: undefined, presence: 0, fetchBytes: undefined };
+  return { filename: "", uri: "", sizeBytes: undefined, presence: 0, fetchBytes: undefined, unpackedBytes: undefined };
 }
 
 export const PlannedFile: MessageFns<PlannedFile> = {
@@ -1196,6 +1243,9 @@ export const PlannedFile: MessageFns<PlannedFile> = {
     }
     if (message.fetchBytes !== undefined) {
       writer.uint32(40).int64(message.fetchBytes);
+    }
+    if (message.unpackedBytes !== undefined) {
+      writer.uint32(48).int64(message.unpackedBytes);
     }
     return writer;
   },
@@ -1253,6 +1303,14 @@ export const PlannedFile: MessageFns<PlannedFile> = {
             message.fetchBytes = longToNumber(reader.int64());
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.unpackedBytes = longToNumber(reader.int64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1275,6 +1333,7 @@ export const PlannedFile: MessageFns<PlannedFile> = {
     message.sizeBytes = object.sizeBytes ?? undefined;
     message.presence = object.presence ?? 0;
     message.fetchBytes = object.fetchBytes ?? undefined;
+    message.unpackedBytes = object.unpackedBytes ?? undefined;
     return message;
   },
 };

@@ -52,6 +52,10 @@ export enum JobFileState {
   JOB_FILE_STATE_VERIFYING = 3,
   /** JOB_FILE_STATE_DONE - It is whole. */
   JOB_FILE_STATE_DONE = 4,
+  /** JOB_FILE_STATE_CONVERTING - It is being made of others. */
+  JOB_FILE_STATE_CONVERTING = 5,
+  /** JOB_FILE_STATE_UNPACKING - It is being taken out of an archive. */
+  JOB_FILE_STATE_UNPACKING = 6,
   UNRECOGNIZED = -1,
 }
 
@@ -76,16 +80,19 @@ export interface Job {
    * what is in `error`.
    */
   message: string;
-  /** How much is done, from 0 to 100; 0 while it is not known how much there is. */
+  /**
+   * How much is done, from 0 to 100; 0 while it is not known how much there is. What is converted and unpacked has its
+   * share. 100 once it is completed, and not before: no more than 99 until then.
+   */
   progress: number;
   /**
    * What it does, in a word, such as `queued`, `resolving`, `waiting` for another job on the same model, `downloading`,
-   * `verifying` or `completed`.
+   * `verifying`, `converting`, `unpacking`, `publishing` or `completed`.
    */
   phase: string;
-  /** Bytes that were fetched and verified to be on the disk. Never less than before. */
+  /** Bytes that were fetched, or made of what was fetched, and are on the disk. Never less than before. */
   currentBytes: number;
-  /** Bytes that there are to fetch. 0 while that is not known. */
+  /** Bytes that there are to fetch and to make. 0 while that is not known. */
   totalBytes: number;
   /** `total_bytes` for people, such as `1.5 KiB`. */
   fileSize: string;
@@ -120,7 +127,7 @@ export interface Job {
   eta?:
     | number
     | undefined;
-  /** The files, in the order of the work. Empty before they are known, and of deletions. */
+  /** The files, in the order of the work; what is in an archive is one of them, named after it. Empty before they are known, and of deletions. */
   files: JobFile[];
   /** What its work came to: what was installed, or what was removed and what was kept. Null if it did not complete. */
   result:
@@ -151,7 +158,7 @@ export interface Job_ErrorMetadataEntry {
 export interface JobFile {
   /** Its name, relative to the models folder. */
   name: string;
-  /** Bytes that were fetched and verified to be on the disk. */
+  /** Bytes of it that are done: fetched and on the disk, made, or of an archive unpacked. */
   currentBytes: number;
   /** Its size in bytes. Null while it is not known. */
   totalBytes?:

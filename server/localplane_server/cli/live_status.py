@@ -1,0 +1,171 @@
+"""Shows what runs, as it changes, over restarts of the service."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import click
+
+from localplane.v1 import backend_pb2, backend_service_pb2, watch_pb2
+from localplane_client import Client, UnavailableError
+from localplane_server.cli.backend_lines import WatchLines, backend_rows
+from localplane_server.cli.service_state import ServiceState
+from localplane_server.cli.session import Session, rest_json
+
+RETRY_SECONDS = 1.0
+"""Pause between two attempts to find a service again."""
+
+Message = backend_service_pb2.WatchBackendsResponse
+
+
+def follow(session: Session) -> None:
+    """Show the service and its backends, and every change, for ever.
+
+    A service that goes away is waited for, once it was seen; that it is gone is told.
+
+    Raises:
+        LocalplaneError: If nobody is there to begin with, or what is there refuses.
+    """
+    status = LiveStatus(_view_for(session))
+    while True:
+        try:
+            with session.client() as client:
+                status.follow(client, session.target)
+            status.lost("the service ended the watch")
+        except UnavailableError as error:
+            if not status.is_known:
+                raise
+            status.lost(error.message)
+        time.sleep(RETRY_SECONDS)
+
+
+class View(Protocol):
+    """How it is shown."""
+
+    def show(
+        self, state: ServiceState, backends: Sequence[backend_pb2.Backend], change: Message | None
+    ) -> None:
+        """Show what is so now.
+
+        Args:
+            state: The service.
+            backends: All its backends, by the names of their models.
+            change: What changed. None when the service is gone.
+        """
+
+
+class LiveStatus:
+    """What is known of a service that is watched.
+
+    Args:
+        view: Shows it.
+    """
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._state: ServiceState | None = None
+        self._is_lost = False
+        self._backends: dict[str, backend_pb2.Backend] = {}
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the service was ever seen."""
+        return self._state is not None
+
+    def follow(self, client: Client, target: str) -> None:
+        """Show every change until the service ends the watch.
+
+        Raises:
+            LocalplaneError: If the service goes away or refuses.
+        """
+        with client.watch_backends() as messages:
+            for message in messages:
+                state = ServiceState.ask(client, target)
+                if message.kind != watch_pb2.WATCH_KIND_CHANGES:
+                    self._backends.clear()
+                self._backends.update((one.model, one) for one in message.backends)
+                for model in message.removed:
+                    self._backends.pop(model, None)
+                self._state, self._is_lost = state, False
+                self._view.show(state, [one for _, one in sorted(self._backends.items())], message)
+
+    def lost(self, cause: str) -> None:
+        """Tell that the service is gone; once, however long that lasts."""
+        if self._state is not None and not self._is_lost:
+            self._is_lost = True
+            self._backends.clear()
+            self._view.show(replace(self._state, cause=f"gone: {cause}"), [], None)
+
+
+class JsonView:
+    """An object a line."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def show(
+        self, state: ServiceState, backends: Sequence[backend_pb2.Backend], change: Message | None
+    ) -> None:
+        """See `View`."""
+        _ = change
+        answer = backend_service_pb2.ListBackendsResponse(backends=backends)
+        document = {**state.document(), "backends": rest_json(answer, field="backends")}
+        self._session.write_json(document)
+
+
+class LinesView:
+    """A line for each change, for files and pipes."""
+
+    def __init__(self) -> None:
+        self._said: str | None = None
+        self._lines = WatchLines()
+
+    def show(
+        self, state: ServiceState, backends: Sequence[backend_pb2.Backend], change: Message | None
+    ) -> None:
+        """See `View`."""
+        _ = backends
+        line = state.line()
+        if line != self._said:
+            self._said = line
+            click.echo(line)
+        for one in self._lines.of(change) if change is not None else ():
+            click.echo(one)
+
+
+class ScreenView:
+    """A table in one place of a terminal."""
+
+    def __init__(self) -> None:
+        self._drawn = 0
+
+    def show(
+        self, state: ServiceState, backends: Sequence[backend_pb2.Backend], change: Message | None
+    ) -> None:
+        """See `View`."""
+        size = shutil.get_terminal_size()
+        # The last column and the last row stay free: a terminal that moves on by itself would move the table, too.
+        columns, rows = max(size.columns - 1, 1), max(size.lines - 2, 1)
+        table = list(backend_rows(backends)) if change is not None else ["waiting for the service"]
+        lines = [state.line(columns), "", *(line[:columns] for line in table)]
+        if len(lines) > rows:
+            lines = [*lines[: rows - 1], "..."[:columns]]
+        above = f"\x1b[{self._drawn}A" if self._drawn else ""
+        # Not with echo, which takes it for a colour where there must be none.
+        sys.stdout.write(f"{above}\r\x1b[J")
+        for line in lines:
+            click.echo(line)
+        self._drawn = len(lines)
+
+
+def _view_for(session: Session) -> View:
+    if session.is_json:
+        return JsonView(session)
+    is_terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return ScreenView() if is_terminal else LinesView()

@@ -1,0 +1,175 @@
+"""The status that goes on, on a terminal, in a file and for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from localplane.v1 import backend_pb2, backend_service_pb2, system_service_pb2, watch_pb2
+from localplane_client import UnavailableError
+from localplane_server.cli.live_status import JsonView, LinesView, LiveStatus, ScreenView
+from localplane_server.cli.service_state import ServiceState
+from localplane_server.cli.session import Session
+
+READY = ServiceState("host:1", "1.0", None)
+
+
+def backend(model: str, **fields: Any) -> backend_pb2.Backend:
+    state = backend_pb2.BACKEND_STATE_READY
+    return backend_pb2.Backend(**{"model": model, "backend": "llama", "state": state, **fields})
+
+
+def change(
+    kind: watch_pb2.WatchKind.ValueType, *models: str, removed: tuple[str, ...] = ()
+) -> backend_service_pb2.WatchBackendsResponse:
+    return backend_service_pb2.WatchBackendsResponse(
+        kind=kind, backends=[backend(model) for model in models], removed=removed
+    )
+
+
+SNAPSHOT, CHANGES = watch_pb2.WATCH_KIND_SNAPSHOT, watch_pb2.WATCH_KIND_CHANGES
+
+
+class Told:
+    """What a client tells, in place of one."""
+
+    def __init__(self, *messages: backend_service_pb2.WatchBackendsResponse) -> None:
+        self.messages = messages
+        self.cause: str | None = None
+
+    @contextlib.contextmanager
+    def watch_backends(self) -> Iterator[Any]:
+        yield iter(self.messages)
+
+    def get_version(self) -> Any:
+        return system_service_pb2.GetVersionResponse(version="1.0")
+
+    def ready(self) -> None:
+        if self.cause is not None:
+            raise UnavailableError(self.cause, reason="NOT_READY", code=grpc.StatusCode.UNAVAILABLE)
+
+
+class Seen:
+    """What a view is shown."""
+
+    def __init__(self) -> None:
+        self.models: list[list[str]] = []
+        self.causes: list[str | None] = []
+
+    def show(self, state: ServiceState, backends: Any, change: Any) -> None:
+        self.causes.append(state.cause)
+        self.models.append([one.model for one in backends])
+        assert (change is None) == bool(state.cause and state.cause.startswith("gone"))
+
+
+class TestLiveStatus:
+    def follow(self, status: LiveStatus, *messages: Any, cause: str | None = None) -> None:
+        client: Any = Told(*messages)
+        client.cause = cause
+        status.follow(client, "host:1")
+
+    def test_changes(self) -> None:
+        """Changes add and remove; everything anew takes the place of what was known."""
+        seen = Seen()
+        messages = (
+            change(SNAPSHOT, "b"),
+            change(CHANGES, "a"),
+            change(CHANGES, removed=("b", "x")),
+            change(watch_pb2.WATCH_KIND_RESYNC, "c"),
+        )
+        self.follow(LiveStatus(seen), *messages)
+
+        assert [["b"], ["a", "b"], ["a"], ["c"]] == seen.models
+
+    def test_not_ready(self) -> None:
+        """Why the service is not ready is shown."""
+        seen = Seen()
+        self.follow(LiveStatus(seen), change(SNAPSHOT), cause="the keeper is gone")
+
+        assert ["the keeper is gone"] == seen.causes
+
+    def test_gone_and_back(self) -> None:
+        """That it is gone is told once; what ran is not known any more, until it is back."""
+        seen = Seen()
+        status = LiveStatus(seen)
+        assert not status.is_known
+        self.follow(status, change(SNAPSHOT, "a"))
+        status.lost("nobody answers")
+        status.lost("nobody answers")
+        self.follow(status, change(SNAPSHOT, "b"))
+        status.lost("again")
+
+        assert status.is_known
+        assert [["a"], [], ["b"], []] == seen.models
+        assert [None, "gone: nobody answers", None, "gone: again"] == seen.causes
+
+
+class TestViews:
+    def test_json(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """An object a line, with the backends as REST has them."""
+        session = Session(target="host:1", api_key=None, timeout=None, is_json=True)
+        view = JsonView(session)
+        view.show(READY, [backend("a")], change(SNAPSHOT, "a"))
+        view.show(ServiceState("host:1", "1.0", "gone: x"), [], None)
+        first, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+        assert ("host:1", "1.0", True, None) == tuple(
+            first[name] for name in ("grpc", "version", "ready", "message")
+        )
+        assert [("a", "ready")] == [(one["model"], one["state"]) for one in first["backends"]]
+        assert (False, "gone: x", []) == (last["ready"], last["message"], last["backends"])
+
+    def test_lines(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """The service is told of when something of it changed, a backend whenever something of it did."""
+        view = LinesView()
+        view.show(READY, [backend("a")], change(SNAPSHOT, "a"))
+        view.show(READY, [], change(CHANGES, removed=("a",)))
+        view.show(ServiceState("host:1", "1.0", "gone: x"), [], None)
+        lines = capsys.readouterr().out.splitlines()
+
+        assert "Localplane 1.0 at host:1: ready" == lines[0]
+        assert ["TIME", "MODEL", "STATE"] == lines[1].split()[:3]
+        assert [["a", "ready"], ["a", "stopped"]] == [line.split()[1:3] for line in lines[2:4]]
+        assert ["Localplane 1.0 at host:1: gone: x"] == lines[4:]
+
+    def test_screen(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The table is drawn over the one before, and no line of it is longer than the terminal."""
+        monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((24, 40)))
+        view = ScreenView()
+        view.show(READY, [backend("a")], change(SNAPSHOT, "a"))
+        first = capsys.readouterr().out
+        view.show(READY, [], change(CHANGES, removed=("a",)))
+        second = capsys.readouterr().out
+
+        assert first.startswith("\r\x1b[J")
+        assert 4 == first.count("\n")
+        assert second.startswith("\x1b[4A\r\x1b[J")
+        assert "no backend runs" in second
+        assert all(len(line) < 24 for line in first.removeprefix("\r\x1b[J").splitlines())
+
+    def test_small_screen(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What does not fit is left out, so that the next one is drawn over all of it."""
+        monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, 6)))
+        view = ScreenView()
+        models = [backend(str(number)) for number in range(9)]
+        view.show(READY, models, change(SNAPSHOT, "0"))
+        shown = capsys.readouterr().out
+
+        assert (4, "...") == (shown.count("\n"), shown.splitlines()[-1])
+
+    def test_hostile_words(self) -> None:
+        """What a service says cannot steer the terminal, and is no longer than a line."""
+        line = ServiceState("host:1", "1.0", "\x1b[2Jaway\nwith it").line(40)
+
+        assert "away with" in line
+        assert "\x1b[2J" not in line
