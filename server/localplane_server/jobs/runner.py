@@ -15,7 +15,7 @@ from localplane_server import events
 from localplane_server.errors import LocalplaneError
 from localplane_server.jobs.job import Job, JobError, JobEvent
 from localplane_server.jobs.journal import JobJournal
-from localplane_server.jobs.progress import JobProgress, RateMeter
+from localplane_server.jobs.progress import WAITING, JobProgress, RateMeter
 from localplane_server.jobs.queue import JobQueue
 from localplane_server.jobs.work import Work
 
@@ -161,6 +161,7 @@ class JobRunner:
         live = self._live.pop(job_id)
         live.activity = None
         self._queue.set_busy(job_id, is_busy=False)
+        self._queue.set_waiting(job_id, is_waiting=False)
         if not activity.cancelled() and (error := activity.exception()) is not None:
             log.error("a job could not be moved", exc_info=error, extra={"job": job_id})
         self.start_what_can()
@@ -256,6 +257,9 @@ class JobRunner:
         if fetched:
             self._bus.emit(events.JobFetched(kind=job.kind, bytes_count=fetched))
         self._bus.emit(events.JobChanged(job=job_id, progress_only=True))
+        self._queue.set_waiting(job_id, is_waiting=progress.phase == WAITING)
+        if progress.phase == WAITING:
+            self.start_what_can()
 
     def _live_of(self, job: Job) -> _Live:
         return self._live.setdefault(job.id, _Live())

@@ -194,6 +194,26 @@ async def test_limit(tmp_path: Path) -> None:
     assert sorted("abcde") == sorted(one.work.begun)
 
 
+async def test_place_of_one_that_waits(tmp_path: Path) -> None:
+    """Work that waits for that of another job leaves its place to others, and goes on when its turn comes."""
+    async with service(tmp_path, parallel=2) as one:
+        first, late, third, fourth = [await one.install(name) for name in "abcd"]
+        await one.reached(late, JobState.RUNNING)
+        one.work.reports["b"](JobProgress(phase="waiting"))
+        await one.reached(third, JobState.RUNNING)
+        meanwhile = one.jobs.get(fourth.id).state
+        one.work.reports["b"](JobProgress(phase="verifying"))
+        one.work.outcome("a").set_result({})
+        await one.reached(first, JobState.COMPLETED)
+        afterwards = one.jobs.get(fourth.id).state
+        for name in "bcd":
+            one.work.outcome(name).set_result({})
+        for job in (late, third, fourth):
+            await one.reached(job, JobState.COMPLETED)
+
+    assert (JobState.QUEUED, JobState.QUEUED) == (meanwhile, afterwards)
+
+
 async def test_one_at_a_time_on_a_target(tmp_path: Path) -> None:
     """A deletion waits for the installation before it, and another installation for both."""
     async with service(tmp_path) as one:

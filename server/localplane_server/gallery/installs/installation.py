@@ -46,7 +46,7 @@ from localplane_server.gallery.installs.resolution import Resolver
 from localplane_server.gallery.installs.scanning import Scanner
 from localplane_server.gallery.installs.stopped import StoppedInstallations
 from localplane_server.gallery.installs.turns import Turns
-from localplane_server.jobs.progress import JobProgress
+from localplane_server.jobs.progress import WAITING, JobProgress
 from localplane_server.jobs.work import Report
 from localplane_server.models.catalog import ModelCatalog
 
@@ -167,9 +167,13 @@ class Installer:
             raise
         self._stopped.pop(request)
         try:
-            if self._turns.is_taken(recipe.name):
-                report(JobProgress(phase="waiting"))
+            is_late = self._turns.is_taken(recipe.name)
+            if is_late:
+                report(JobProgress(phase=WAITING))
             async with self._turns.of(recipe.name):
+                if is_late:
+                    # At once: the place of the one before it is still taken.
+                    report(JobProgress(phase="verifying"))
                 return await self._install(recipe, report)
         except asyncio.CancelledError:
             self._stopped.add(request, recipe.files)

@@ -458,7 +458,8 @@ class TestTogether:
             workshop.installer.install(InstallRequest(config_url=url), told.append)
         )
         await reached(lambda: [one.phase for one in told] == ["resolving", "waiting"])
-        third = asyncio.create_task(workshop.remover.delete("tiny", told.append))
+        told_third: list[JobProgress] = []
+        third = asyncio.create_task(workshop.remover.delete("tiny", told_third.append))
         await reached(lambda: workshop.turns._wanted == {"tiny": 3})
         before = workshop.files()
         workshop.source.go_on.set()
@@ -468,6 +469,8 @@ class TestTogether:
 
         assert [] == before
         assert ["llama", "whisper"] == backends
+        assert ["resolving", "waiting", "verifying"] == [one.phase for one in told][:3]
+        assert ["waiting", "unloading", "removing"] == [one.phase for one in told_third]
         assert ("._gallery_tiny.yaml", "tiny.yaml") == removed
         assert [] == workshop.models()
 
