@@ -236,10 +236,20 @@ class JobRunner:
     async def _discard(self, job: Job) -> None:
         try:
             if (work := self._works.get(job.kind)) is not None:
-                await work.discard(job.request)
+                await work.discard(job.request, besides=self._fetched_for_others(job))
         except Exception:
             # It is cancelled all the same; what is left is removed when it is old.
             log.exception("cannot throw away what a job fetched", extra={"job": job.id})
+
+    def _fetched_for_others(self, job: Job) -> frozenset[str]:
+        """Return the names of files that other jobs began to fetch: one that is paused goes on from there."""
+        return frozenset(
+            file.name
+            for other in self._queue.unfinished()
+            if other.id != job.id and not self.is_being_cancelled(other)
+            for file in other.progress.files
+            if file.done_bytes
+        )
 
     def _report(self, job_id: str, told: JobProgress) -> None:
         job = self._queue.get(job_id)

@@ -330,6 +330,26 @@ async def test_cancel_running(tmp_path: Path) -> None:
     assert cancelled == kept
 
 
+async def test_cancelled_beside_paused(tmp_path: Path) -> None:
+    """What a paused job counts on is not thrown away with a job that fetches the same, after a restart either."""
+    part = FileState(name="part.gguf", done_bytes=5, total_bytes=9)
+    later = FileState(name="later.gguf", total_bytes=9)
+    progress = JobProgress(phase="downloading", done_bytes=5, files=(part, later))
+    async with service(tmp_path) as one:
+        paused = await one.install("a")
+        await one.reached(paused, JobState.RUNNING)
+        one.work.reports["a"](progress)
+        await one.jobs.pause(paused.id)
+    async with service(tmp_path) as other:
+        cancelled = await other.install("b")
+        await other.reached(cancelled, JobState.RUNNING)
+        other.work.reports["b"](progress)
+        await other.jobs.cancel(cancelled.id)
+        await other.jobs.cancel(paused.id)
+
+    assert {"b": {"part.gguf"}, "a": set()} == other.work.spared
+
+
 async def test_cancel_waiting_and_paused(tmp_path: Path) -> None:
     """What does not run is cancelled too, with what an earlier run had fetched; what never ran fetched nothing."""
     async with service(tmp_path, parallel=1) as one:

@@ -233,8 +233,13 @@ class Installer:
                 # It was called off while it could not be, and in the end nothing was put in place.
                 raise asyncio.CancelledError
 
-    async def discard(self, request: InstallRequest) -> None:
-        """Throw away what an installation that did not end has fetched. What cannot be found out soon stays."""
+    async def discard(
+        self, request: InstallRequest, *, besides: frozenset[str] = frozenset()
+    ) -> None:
+        """Throw away what an installation that did not end has fetched, but files of names that others fetch, too.
+
+        What cannot be found out soon stays.
+        """
         files = self._stopped.pop(request)
         if files is None:
             try:
@@ -243,7 +248,7 @@ class Installer:
                     files = (await self._resolver.resolve(request)).files
             except (LocalplaneError, TimeoutError):
                 return
-        await self._gatherer.discard(files)
+        await self._gatherer.discard(files, besides=besides)
 
 
 def check_name_is_free(recipe: Recipe, catalog: ModelCatalog, folder: ModelsFolder) -> None:

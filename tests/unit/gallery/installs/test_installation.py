@@ -552,6 +552,28 @@ async def test_discard(workshop: Workshop) -> None:
     assert [("https://host/tiny.gguf", digest(b"GGUF weights"))] == workshop.source.discarded
 
 
+async def test_discard_besides(workshop: Workshop) -> None:
+    """What others count on stays, also what a file is to be made of."""
+    made = GalleryFile(
+        filename="m.gguf",
+        uri="",
+        convert="bert",
+        sources=tuple(
+            GalleryFile(filename=name, uri=f"https://host/{name}") for name in ("a.bin", "b.bin")
+        ),
+    )
+    plain = tuple(
+        GalleryFile(filename=name, uri=f"https://host/{name}") for name in ("a.gguf", "b.gguf")
+    )
+    gatherer = workshop.installer._gatherer
+
+    await gatherer.discard((*plain, made), besides=frozenset({"a.gguf", "a.bin for m.gguf"}))
+
+    assert ["https://host/b.gguf", "https://host/b.bin"] == [
+        uri for uri, _ in workshop.source.discarded
+    ]
+
+
 async def test_discard_of_what_is_known(workshop: Workshop) -> None:
     """What was being fetched is known: nothing is looked up again when that is thrown away."""
     url = "https://host/tiny.yaml"

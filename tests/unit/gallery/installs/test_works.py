@@ -73,8 +73,8 @@ async def test_discard(workshop: Workshop) -> None:
     """What an installation has fetched is thrown away; a deletion fetches nothing."""
     request = InstallRequest.from_json(workshop.model("tiny")).to_json()
 
-    await InstallWork(workshop.installer, workshop.resolver).discard(request)
-    await DeleteWork(workshop.remover).discard(deletion("tiny"))
+    await InstallWork(workshop.installer, workshop.resolver).discard(request, besides=frozenset())
+    await DeleteWork(workshop.remover).discard(deletion("tiny"), besides=frozenset())
 
     assert ["https://host/tiny.gguf"] == [uri for uri, _ in workshop.source.discarded]
 
