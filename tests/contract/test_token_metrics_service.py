@@ -104,21 +104,26 @@ class TestGetTokenMetrics:
 
     async def test_aborted_stream(self, transport: Transport) -> None:
         """What the engine generated for a reader that went away is counted, all of it."""
-        before = await metrics(transport, "tiny")
-        # A grammar that has no end keeps the model from ending by itself.
-        schema = {"type": "array", "items": {"type": "string"}, "minItems": 400}
+        # The form keeps the model from ending by itself, and slows it.
+        schema = {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 400}
         form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
         request = chat("tiny", "hello", max_tokens=450, temperature=0, response_format=form)
-        pieces = transport.stream("InferenceService.ChatStream", request)
-        for _ in range(3):
+        # Even so it takes half a second only: on a busy machine it may have ended before.
+        for _ in range(10):
+            before = await metrics(transport, "tiny")
+            pieces = transport.stream("InferenceService.ChatStream", request)
             await anext(pieces)
-        await pieces.aclose()
-        after = await grown(transport, before, "aborts")
+            await pieces.aclose()
+            after = await grown(transport, before, "chats")
+            if after.total.aborts > before.total.aborts:
+                break
+        else:
+            pytest.fail("the model was always faster")
         counted = after.total.completion_tokens - before.total.completion_tokens
 
         # The engine is asked for the latest prediction, which is this one.
         assert after.tokens_generated == counted
-        assert 2 <= counted < 450
+        assert 0 < counted < 450
         assert after.total.prompt_tokens > before.total.prompt_tokens
         assert before.total.estimated == after.total.estimated
 
