@@ -9,7 +9,7 @@ import shutil
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,7 +44,7 @@ from localplane_server.gallery.installs.references import (
 from localplane_server.gallery.installs.request import InstallRequest
 from localplane_server.gallery.installs.resolution import Resolver
 from localplane_server.gallery.installs.scanning import Scanner
-from localplane_server.gallery.installs.stopped import StoppedInstallations
+from localplane_server.gallery.installs.stopped import StoppedInstallations, request_key
 from localplane_server.gallery.installs.turns import Turns
 from localplane_server.jobs.progress import WAITING, JobProgress
 from localplane_server.jobs.work import Report
@@ -139,6 +139,7 @@ class Installer:
         self._scanner = scanner
         self._turns = turns or Turns()
         self._stopped = StoppedInstallations()
+        self._meant: dict[bytes, str] = {}
 
     async def install(self, request: InstallRequest, report: Report) -> Installed:
         """Install a model, or bring what is installed of that name to what it is to be.
@@ -166,6 +167,8 @@ class Installer:
             self._stopped.pop(request)
             raise
         self._stopped.pop(request)
+        key = request_key(request)
+        self._meant[key] = recipe.entry_id
         try:
             is_late = self._turns.is_taken(recipe.name)
             if is_late:
@@ -178,6 +181,13 @@ class Installer:
         except asyncio.CancelledError:
             self._stopped.add(request, recipe.files)
             raise
+        finally:
+            self._meant.pop(key, None)
+
+    def as_meant(self, request: InstallRequest) -> InstallRequest:
+        """Return a request with the whole id of its model, if it is being installed: the galleries may have changed."""
+        entry_id = self._meant.get(request_key(request), "")
+        return replace(request, id=entry_id) if entry_id else request
 
     async def _install(self, recipe: Recipe, report: Report) -> Installed:
         check_name_is_free(recipe, self._catalog, self._folder)

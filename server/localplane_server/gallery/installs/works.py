@@ -41,7 +41,8 @@ class InstallWork:
     def identity(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Work`: an entry of a gallery is the same by all its names."""
         try:
-            return self._resolver.identity(InstallRequest.from_json(request))
+            asked = InstallRequest.from_json(request)
+            return self._resolver.identity(self._installer.as_meant(asked))
         except InvalidArgumentError:
             # An earlier service took what this one would refuse.
             return request

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from localplane_server.errors import InvalidArgumentError, InvalidModelNameError, ModelNotFoundError
+from localplane_server.gallery.entry import GalleryEntry
 from localplane_server.gallery.installs.request import InstallRequest
 from localplane_server.gallery.installs.works import DeleteWork, InstallWork, deletion
 from workshop import Workshop
@@ -44,6 +46,28 @@ async def test_identity(workshop: Workshop) -> None:
     assert installing.identity({"url": "https://h/x"}) == {"url": "https://h/x", "name": ""}
     assert refused == installing.identity(refused)
     assert deletion("a") == DeleteWork(workshop.remover).identity(deletion("a"))
+
+
+async def test_identity_of_what_runs(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a model is being installed, its job is that of the gallery that it comes from, whatever the others do."""
+    installing = InstallWork(workshop.installer, workshop.resolver)
+    workshop.gallery.add("tiny")
+    mine = workshop.gallery.entries["tiny"]
+    other = GalleryEntry(name="tiny", gallery="other")
+    files = [workshop.file("m.gguf", b"GGUF weights")]
+    workshop.source.stalls_at = files[0]["uri"]
+    bare, own, others = ({"id": id_, "files": files} for id_ in ("tiny", "test@tiny", "other@tiny"))
+    task = asyncio.create_task(installing.run(bare, workshop.told.append, is_again=False))
+    await workshop.source.has_stalled.wait()
+    monkeypatch.setattr(
+        workshop.gallery, "at_hand", lambda name: mine if name.startswith("test@") else other
+    )
+    meanwhile = [installing.identity(one) == installing.identity(bare) for one in (own, others)]
+    workshop.source.go_on.set()
+    await task
+
+    assert [True, False] == meanwhile
+    assert installing.identity(others) == installing.identity(bare)
 
 
 async def test_again(workshop: Workshop) -> None:
