@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 import yaml
 
 from contract.transports import CallError, RestTransport, Transport
@@ -19,7 +20,10 @@ from localplane.v1 import gallery_service_pb2 as pb
 from localplane_server.app import App
 from localplane_server.gallery_setting import GallerySetting
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("unharmed")]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.usefixtures("unharmed", "all_read"),
+]
 
 INDEX = """
 - &family
@@ -105,6 +109,13 @@ def http(transport: Transport) -> httpx.AsyncClient:
 async def galleries(transport: Transport) -> list[gallery_pb2.Gallery]:
     answer = await transport.call("GalleryService.ListGalleries", pb.ListGalleriesRequest())
     return list(answer.galleries)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def all_read(transports: dict[str, Transport]) -> None:
+    """Wait for the galleries once: on a slow machine the first answer has not all of them."""
+    for name in ("localplane", "first", "gone"):
+        await read(transports["inprocess"], name)
 
 
 async def available(transport: Transport, **wanted: Any) -> list[gallery_pb2.GalleryModel]:

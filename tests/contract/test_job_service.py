@@ -122,6 +122,15 @@ async def watch(transport: Transport, job_id: str, after: str = "") -> AsyncGene
         yield message
 
 
+async def shelf_is_read(transport: Transport) -> None:
+    """Wait until what is in the gallery is known: until then nobody knows what a bare name means."""
+    listing = gallery_service_pb2.ListAvailableModelsRequest()
+    while True:
+        answer = await transport.call("GalleryService.ListAvailableModels", listing)
+        if "Stock" in {model.name for model in answer.models}:
+            return
+
+
 def left_of(name: str, models_folder: Path) -> list[Path]:
     """Return what there is of a model."""
     return [path for path in models_folder.iterdir() if name in path.name]
@@ -285,6 +294,7 @@ async def test_one_model_by_all_its_names(
     transport: Transport, files: FileServer, name: str, models_folder: Path
 ) -> None:
     """A gallery's model is one job whatever it is called; what turns out to be the same model waits for that."""
+    await shelf_is_read(transport)
     wanted = apply_request(files, name)
     files.allow(files.sent)
     requests = [

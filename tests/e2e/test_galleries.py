@@ -10,7 +10,7 @@ import pytest
 from e2e.test_cli import document, run
 from index_server import IndexServer, index_server
 from localplane_server.cli.session import ERROR, NOT_FOUND
-from served import Served, served
+from served import Served, served, wait_until
 
 INDEX = """
 - {name: alpha, description: "talks\\u001b[31m a lot", tags: [llm], size: 1GB}
@@ -34,6 +34,18 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield service
 
 
+def offered(service: Served, gallery: str) -> list[str]:
+    """Return the names of all models once a gallery was read, or could not be."""
+
+    def is_read() -> bool:
+        service.get("/models/available").raise_for_status()
+        found = {one["name"]: one for one in service.get("/models/galleries").json()}[gallery]
+        return found["models"] is not None or bool(found["error"])
+
+    wait_until(is_read)
+    return [model["name"] for model in service.get("/models/available").json()]
+
+
 def test_commands(service: Served, server: IndexServer) -> None:
     """A gallery is added, searched, listed with what is wrong with it, and removed."""
     url = server.put("/index.yaml", INDEX)
@@ -41,6 +53,7 @@ def test_commands(service: Served, server: IndexServer) -> None:
     assert 0 == added.returncode
     assert "ours" in added.stdout
 
+    offered(service, "ours")
     found = run(service, "models", "search", "talks", "lot")
     assert 0 == found.returncode
     assert "ours@alpha" in found.stdout
@@ -75,6 +88,8 @@ def test_commands(service: Served, server: IndexServer) -> None:
 def test_unreachable(service: Served, server: IndexServer) -> None:
     """A search tells on the side of a gallery that cannot be read."""
     run(service, "models", "galleries", "add", "gone", f"{server.url}/gone.yaml")
+    offered(service, "localplane")
+    offered(service, "gone")
     found = run(service, "models", "search", "smollm2")
 
     assert 0 == found.returncode
@@ -89,13 +104,12 @@ def test_over_restarts(tmp_path: Path, server: IndexServer) -> None:
     url = server.put("/kept.yaml", "- {name: kept}\n", etag='"1"')
     with served(*ARGUMENTS, folder=folder) as service:
         service.post("/models/galleries", name="ours", url=url).raise_for_status()
-        assert "kept" in service.get("/models/available").text
+        assert "kept" in offered(service, "ours")
         run(service, "models", "galleries", "remove", "localplane")
     server.asked.clear()
     with served(*ARGUMENTS, folder=folder) as service:
-        names = [model["name"] for model in service.get("/models/available").json()]
-        assert ["kept"] == names
+        assert ["kept"] == offered(service, "ours")
     assert [] == server.paths(), "the copy is fresh"
     del server.pages["/kept.yaml"]
     with served(*ARGUMENTS, "--offline", folder=folder) as service:
-        assert ["kept"] == [model["name"] for model in service.get("/models/available").json()]
+        assert ["kept"] == offered(service, "ours")

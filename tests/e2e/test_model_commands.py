@@ -180,6 +180,27 @@ def test_pause_resume_and_cancel(service: Served, files: FileServer) -> None:
     assert any(job_id in line and "cancelled" in line for line in listed.stdout.splitlines())
 
 
+def test_left_for_later(files: FileServer, tmp_path: Path) -> None:
+    """Who follows a job that this service cannot go on with is told, and waits no longer."""
+    url = offer(files, "later")
+    files.allow(files.sent + SIZE // 2)
+    arguments = ("--allow-private-hosts", "127.0.0.1", "--galleries", "[]")
+    with served(*arguments, folder=tmp_path / "data") as first:
+        job_id = document(first, "models", "install", "--no-wait", "--url", url)["uuid"]
+        first.process.terminate()
+        first.process.wait(60)
+    with served(*arguments, "--offline", folder=tmp_path / "data") as offline:
+        watched = run(offline, "models", "jobs", "watch", job_id)
+        again = run(offline, "models", "install", "--url", url)
+        as_json = run(offline, "models", "install", "--url", url, "--json")
+
+    cause = f"interrupted: installation of {url}: cannot download {url}: --offline is set."
+    lines = [cause, "It goes on when a service starts that can do it."]
+    assert (TRY_AGAIN, lines) == (watched.returncode, watched.stdout.splitlines())
+    assert (TRY_AGAIN, lines) == (again.returncode, again.stdout.splitlines())
+    assert (TRY_AGAIN, job_id) == (as_json.returncode, json.loads(as_json.stdout)["uuid"])
+
+
 def test_remove_asks(service: Served, files: FileServer) -> None:
     """On a terminal nothing is deleted before somebody says yes."""
     run(service, "models", "install", "--url", offer(files, "asked", 1000))

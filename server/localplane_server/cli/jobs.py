@@ -112,7 +112,7 @@ def follow(session: Session, client: Client, uuid: str) -> None:
                 if message.HasField("job"):
                     job = message.job
                     progress.show(job)
-                    if job.state == job_pb2.JOB_STATE_PAUSED:
+                    if _stands_still(job):
                         break
     except KeyboardInterrupt:
         _leave(session, uuid)
@@ -138,9 +138,9 @@ def _way_back(uuid: str, what: str) -> str:
 
 
 def _finish(session: Session, job: job_pb2.Job) -> None:
-    if job.state in (job_pb2.JOB_STATE_COMPLETED, job_pb2.JOB_STATE_PAUSED):
+    if job.state == job_pb2.JOB_STATE_COMPLETED or _stands_still(job):
         session.write(job, _outcome(job))
-        if job.state == job_pb2.JOB_STATE_PAUSED:
+        if _stands_still(job):
             # Nothing is wrong, and nothing is installed or deleted either.
             raise click.exceptions.Exit(TRY_AGAIN)
         return
@@ -152,11 +152,21 @@ def _finish(session: Session, job: job_pb2.Job) -> None:
     raise click.exceptions.Exit(ERROR)
 
 
+def _stands_still(job: job_pb2.Job) -> bool:
+    """Return whether a job is not over and goes on only if somebody does something about it."""
+    is_kept = job.state == job_pb2.JOB_STATE_INTERRUPTED and job.HasField("error_reason")
+    return is_kept or job.state == job_pb2.JOB_STATE_PAUSED
+
+
 def _outcome(job: job_pb2.Job) -> Iterator[str]:
     name = printable(job.gallery_element_name)
     result = json_format.MessageToDict(job.result)
     if job.state == job_pb2.JOB_STATE_PAUSED:
         yield f"paused: {_what(job)}. `localplane models jobs resume {job.uuid}` lets it go on."
+    elif job.state == job_pb2.JOB_STATE_INTERRUPTED:
+        cause = job.message.removeprefix("interrupted: ")
+        yield printable(f"interrupted: {_what(job)}: {cause}.")
+        yield "It goes on when a service starts that can do it."
     elif job.deletion:
         yield f"deleted {name}: {size(int(result.get('freed_bytes', 0)))} came back"
         for kept in result.get("kept", ()):

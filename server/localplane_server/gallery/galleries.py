@@ -198,6 +198,9 @@ class Galleries:
         unread = []
         is_offline = False
         for source in sources:
+            if source not in self._sources.values():
+                # It was removed while those before it were waited for: nothing of it is to be read or kept.
+                continue
             index = await source.index()
             if index is None:
                 unread.append(f"{source.setting.name} ({source.state().error or 'not read yet'})")

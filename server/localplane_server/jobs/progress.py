@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 MOST_PERCENT = 99.0
 """What no work gets beyond before its job is completed: even when all bytes are there, they are to be put in place."""
+WAITING = "waiting"
+"""Phase of work that waits for that of another job. It needs no place among those that run meanwhile."""
 WINDOW_SECONDS = 10.0
 """How much of the past the rate is taken from."""
 

@@ -12,7 +12,8 @@ class JobQueue:
     """Jobs in the order in which they were asked for.
 
     On one target, jobs are done one after the other, in that order; one that is paused lets those behind it pass. Of
-    one kind, no more than a limit are done at a time, so that a deletion does not wait for downloads.
+    one kind, no more than a limit are done at a time, so that a deletion does not wait for downloads; one whose work
+    only waits for another's counts for none.
     """
 
     def __init__(self, limit: int) -> None:
@@ -25,6 +26,7 @@ class JobQueue:
         self._jobs: dict[str, Job] = {}
         self._unfinished: dict[str, Job] = {}
         self._busy: set[str] = set()
+        self._waiting: set[str] = set()
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self._jobs.values())
@@ -55,6 +57,7 @@ class JobQueue:
         self._jobs.pop(job_id, None)
         self._unfinished.pop(job_id, None)
         self._busy.discard(job_id)
+        self._waiting.discard(job_id)
 
     def set_busy(self, job_id: str, *, is_busy: bool) -> None:
         """Say whether something is being done to a job, such as throwing away its files: it holds its target then."""
@@ -62,6 +65,13 @@ class JobQueue:
             self._busy.add(job_id)
         else:
             self._busy.discard(job_id)
+
+    def set_waiting(self, job_id: str, *, is_waiting: bool) -> None:
+        """Say whether the work of a job that runs waits for that of another: somebody else may have its place then."""
+        if is_waiting:
+            self._waiting.add(job_id)
+        else:
+            self._waiting.discard(job_id)
 
     def unfinished(self) -> list[Job]:
         """Return the jobs that are not finished."""
@@ -78,7 +88,9 @@ class JobQueue:
     def startable(self) -> list[Job]:
         """Return the jobs whose turn it is."""
         running = Counter(
-            job.kind for job in self._unfinished.values() if job.state is JobState.RUNNING
+            job.kind
+            for job in self._unfinished.values()
+            if job.state is JobState.RUNNING and job.id not in self._waiting
         )
         held = {
             job.target

@@ -15,7 +15,7 @@ from localplane_server import events
 from localplane_server.errors import LocalplaneError
 from localplane_server.jobs.job import Job, JobError, JobEvent
 from localplane_server.jobs.journal import JobJournal
-from localplane_server.jobs.progress import JobProgress, RateMeter
+from localplane_server.jobs.progress import WAITING, JobProgress, RateMeter
 from localplane_server.jobs.queue import JobQueue
 from localplane_server.jobs.work import Work
 
@@ -161,6 +161,7 @@ class JobRunner:
         live = self._live.pop(job_id)
         live.activity = None
         self._queue.set_busy(job_id, is_busy=False)
+        self._queue.set_waiting(job_id, is_waiting=False)
         if not activity.cancelled() and (error := activity.exception()) is not None:
             log.error("a job could not be moved", exc_info=error, extra={"job": job_id})
         self.start_what_can()
@@ -235,10 +236,20 @@ class JobRunner:
     async def _discard(self, job: Job) -> None:
         try:
             if (work := self._works.get(job.kind)) is not None:
-                await work.discard(job.request)
+                await work.discard(job.request, besides=self._fetched_for_others(job))
         except Exception:
             # It is cancelled all the same; what is left is removed when it is old.
             log.exception("cannot throw away what a job fetched", extra={"job": job.id})
+
+    def _fetched_for_others(self, job: Job) -> frozenset[str]:
+        """Return the names of files that other jobs began to fetch: one that is paused goes on from there."""
+        return frozenset(
+            file.name
+            for other in self._queue.unfinished()
+            if other.id != job.id and not self.is_being_cancelled(other)
+            for file in other.progress.files
+            if file.done_bytes
+        )
 
     def _report(self, job_id: str, told: JobProgress) -> None:
         job = self._queue.get(job_id)
@@ -256,6 +267,9 @@ class JobRunner:
         if fetched:
             self._bus.emit(events.JobFetched(kind=job.kind, bytes_count=fetched))
         self._bus.emit(events.JobChanged(job=job_id, progress_only=True))
+        self._queue.set_waiting(job_id, is_waiting=progress.phase == WAITING)
+        if progress.phase == WAITING:
+            self.start_what_can()
 
     def _live_of(self, job: Job) -> _Live:
         return self._live.setdefault(job.id, _Live())

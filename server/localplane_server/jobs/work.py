@@ -40,5 +40,10 @@ class Work(Protocol):
         out. A request that says everything itself is its own identity.
         """
 
-    async def discard(self, request: Mapping[str, Any]) -> None:
-        """Throw away what an unfinished run has fetched, if there is anything: the job was cancelled."""
+    async def discard(self, request: Mapping[str, Any], *, besides: frozenset[str]) -> None:
+        """Throw away what an unfinished run has fetched, if there is anything: the job was cancelled.
+
+        Args:
+            request: What was asked for.
+            besides: Names of files, as work reports them, of which other unfinished jobs count on what is there.
+        """

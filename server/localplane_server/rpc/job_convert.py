@@ -102,7 +102,9 @@ def job_model(job: Job) -> str:
     """Return the name of the model that a job is about: as it is known in the end, else as it was asked for."""
     found = (job.result or {}).get("name") or job.request.get("name")
     if not found:
-        found = str(job.request.get("id", "")).rpartition("@")[2]
+        # The name of a model may have an @ itself, that of a gallery has none.
+        gallery, at, name = str(job.request.get("id", "")).partition("@")
+        found = name if at else gallery
     return str(found) or job.target
 
 

@@ -298,6 +298,23 @@ async def test_removed_while_its_copy_is_written(world: World) -> None:
         assert [] == [path for path in world.folder.rglob("*") if path.is_file()]
 
 
+async def test_removed_while_others_are_waited_for(world: World) -> None:
+    """A gallery that goes before its turn comes is not read any more, and leaves nothing."""
+    world.reader.indexes = {A.url: "- {name: one}\n", B.url: "- {name: two}\n"}
+    world.reader.held[A.url] = asyncio.Event()
+    galleries = await world.start(A, B)
+    finding = asyncio.create_task(galleries.find("two"))
+    async with asyncio.timeout(10):
+        while not galleries.states()[1].is_reading:
+            await asyncio.sleep(0)
+    await galleries.remove("B")
+    world.reader.held[A.url].set()
+
+    with pytest.raises(ModelNotInGalleryError):
+        await finding
+    assert 1 == len([*world.folder.iterdir()])
+
+
 class TestAtHand:
     async def test_known(self, world: World) -> None:
         """What was read is what would be found; before that, and where there is none, there is nothing."""

@@ -19,6 +19,7 @@ class ScriptedWork:
         self.begun: list[str] = []
         self.is_again: dict[str, bool] = {}
         self.discarded: list[str] = []
+        self.spared: dict[str, frozenset[str]] = {}
         self.at_work: set[str] = set()
         self.most_at_work = 0
         self.outcomes: dict[str, asyncio.Future[Mapping[str, Any]]] = {}
@@ -58,7 +59,8 @@ class ScriptedWork:
     def identity(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**request, "name": request["name"].lower()}
 
-    async def discard(self, request: Mapping[str, Any]) -> None:
+    async def discard(self, request: Mapping[str, Any], *, besides: frozenset[str]) -> None:
+        self.spared[request["name"]] = besides
         assert request["name"] not in self.at_work
         if self.discarding is not None:
             await self.discarding.wait()

@@ -194,6 +194,26 @@ async def test_limit(tmp_path: Path) -> None:
     assert sorted("abcde") == sorted(one.work.begun)
 
 
+async def test_place_of_one_that_waits(tmp_path: Path) -> None:
+    """Work that waits for that of another job leaves its place to others, and goes on when its turn comes."""
+    async with service(tmp_path, parallel=2) as one:
+        first, late, third, fourth = [await one.install(name) for name in "abcd"]
+        await one.reached(late, JobState.RUNNING)
+        one.work.reports["b"](JobProgress(phase="waiting"))
+        await one.reached(third, JobState.RUNNING)
+        meanwhile = one.jobs.get(fourth.id).state
+        one.work.reports["b"](JobProgress(phase="verifying"))
+        one.work.outcome("a").set_result({})
+        await one.reached(first, JobState.COMPLETED)
+        afterwards = one.jobs.get(fourth.id).state
+        for name in "bcd":
+            one.work.outcome(name).set_result({})
+        for job in (late, third, fourth):
+            await one.reached(job, JobState.COMPLETED)
+
+    assert (JobState.QUEUED, JobState.QUEUED) == (meanwhile, afterwards)
+
+
 async def test_one_at_a_time_on_a_target(tmp_path: Path) -> None:
     """A deletion waits for the installation before it, and another installation for both."""
     async with service(tmp_path) as one:
@@ -308,6 +328,26 @@ async def test_cancel_running(tmp_path: Path) -> None:
     assert (set(), ["a"]) == after
     assert {"job": job.id, "state": "cancelled"} == caught.value.metadata
     assert cancelled == kept
+
+
+async def test_cancelled_beside_paused(tmp_path: Path) -> None:
+    """What a paused job counts on is not thrown away with a job that fetches the same, after a restart either."""
+    part = FileState(name="part.gguf", done_bytes=5, total_bytes=9)
+    later = FileState(name="later.gguf", total_bytes=9)
+    progress = JobProgress(phase="downloading", done_bytes=5, files=(part, later))
+    async with service(tmp_path) as one:
+        paused = await one.install("a")
+        await one.reached(paused, JobState.RUNNING)
+        one.work.reports["a"](progress)
+        await one.jobs.pause(paused.id)
+    async with service(tmp_path) as other:
+        cancelled = await other.install("b")
+        await other.reached(cancelled, JobState.RUNNING)
+        other.work.reports["b"](progress)
+        await other.jobs.cancel(cancelled.id)
+        await other.jobs.cancel(paused.id)
+
+    assert {"b": {"part.gguf"}, "a": set()} == other.work.spared
 
 
 async def test_cancel_waiting_and_paused(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue = JobQueue(limit)
         self.jobs: list[Job] = []
         self.busy: set[str] = set()
+        self.waiting: set[str] = set()
 
     @rule(
         kind=st.sampled_from(["install", "delete"]),
@@ -77,8 +78,7 @@ class QueueMachine(RuleBasedStateMachine):
             self._move(job, JobEvent.START)
         # Nothing is left lying that could run.
         assert [] == self.queue.startable()
-        running = [job for job in self.jobs if job.state is JobState.RUNNING]
-        kinds = Counter(job.kind for job in running)
+        kinds = self._at_work()
         for job in self.jobs:
             is_free = kinds[job.kind] < self.limit and job.id not in self.busy
             if job.state is JobState.QUEUED and is_free:
@@ -106,6 +106,17 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue.set_busy(job.id, is_busy=is_busy)
         (self.busy.add if is_busy else self.busy.discard)(job.id)
 
+    @precondition(lambda self: self.queue.unfinished())
+    @rule(data=st.data())
+    def wait(self, data: st.DataObject) -> None:
+        running = [job for job in self.jobs if job.state is JobState.RUNNING]
+        if running:
+            job = data.draw(st.sampled_from(running))
+            # One goes on when that for which it waited leaves its place.
+            is_waiting = job.id not in self.waiting or self._at_work()[job.kind] == self.limit
+            self.queue.set_waiting(job.id, is_waiting=is_waiting)
+            (self.waiting.add if is_waiting else self.waiting.discard)(job.id)
+
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
     def forget(self, data: st.DataObject) -> None:
@@ -128,13 +139,24 @@ class QueueMachine(RuleBasedStateMachine):
         if not hasattr(self, "queue"):
             return
         running = [job for job in self.jobs if job.state is JobState.RUNNING]
-        assert all(n <= self.limit for n in Counter(job.kind for job in running).values())
+        assert all(n <= self.limit for n in self._at_work().values())
         assert all(n == 1 for n in Counter(job.target for job in running).values())
 
     def _move(self, job: Job, event: JobEvent) -> None:
         moved = job.after(event, AT)
         self.jobs[[j.id for j in self.jobs].index(job.id)] = moved
         self.queue.put(moved)
+        if moved.state is not JobState.RUNNING:
+            self.queue.set_waiting(job.id, is_waiting=False)
+            self.waiting.discard(job.id)
+
+    def _at_work(self) -> Counter[str]:
+        """Return how many of each kind run and do not wait for others."""
+        return Counter(
+            job.kind
+            for job in self.jobs
+            if job.state is JobState.RUNNING and job.id not in self.waiting
+        )
 
 
 def test_any_schedule() -> None:

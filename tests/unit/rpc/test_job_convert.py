@@ -173,6 +173,12 @@ def test_names(kind: str) -> None:
     assert {"name": "M"} == dict(after.result)
 
 
+@pytest.mark.parametrize(("asked", "name"), [("g@m", "m"), ("m", "m"), ("g@m@v2", "m@v2")])
+def test_name_of_a_gallery_model(asked: str, name: str) -> None:
+    """Before it is installed, a model of a gallery has the name that it has there, which may have an @."""
+    assert name == job_to_proto(replace(JOB, request={"id": asked})).gallery_model_name
+
+
 def test_all_are_known() -> None:
     """Every state and every stage has its word."""
     assert set(JobState) == set(STATES)

@@ -32,7 +32,7 @@ from localplane_server.gallery.installs.references import (
     recorded_files,
 )
 from localplane_server.gallery.installs.turns import Turns
-from localplane_server.jobs.progress import JobProgress
+from localplane_server.jobs.progress import WAITING, JobProgress
 from localplane_server.jobs.work import Report
 from localplane_server.models.catalog import ModelCatalog
 from localplane_server.models.configuration import (
@@ -142,7 +142,10 @@ class Remover:
             LocalplaneError: If the files cannot be removed.
         """
         files = self._files_of(installed_name(name, field="model"))
-        async with self._turns.of(name, *files):
+        names = (name, *files)
+        if any(map(self._turns.is_taken, names)):
+            report(JobProgress(phase=WAITING))
+        async with self._turns.of(*names):
             return await self._delete(name, report)
 
     async def _delete(self, name: str, report: Report) -> Removed:

@@ -352,10 +352,19 @@ class Gatherer:
             await asyncio.to_thread(staged.path.unlink, missing_ok=True)
         gathered.fetched[name] = target
 
-    async def discard(self, files: Sequence[GalleryFile]) -> None:
-        """Throw away what is staged of files: of those that were taken, what they were packed in."""
-        for file in files:
-            for one in file.sources or (file,):
+    async def discard(
+        self, files: Sequence[GalleryFile], *, besides: frozenset[str] = frozenset()
+    ) -> None:
+        """Throw away what is staged of files: of those that were taken, what they were packed in.
+
+        Args:
+            files: The files.
+            besides: Names by which they are told of, of those that stay.
+        """
+        pieces = [(file.filename, file) for file in files if not file.sources]
+        pieces += [(_source_name(file, one), one) for file in files for one in file.sources]
+        for name, one in pieces:
+            if name not in besides:
                 await self._source.discard(one.source_uri, sha256=one.sha256.lower())
 
 

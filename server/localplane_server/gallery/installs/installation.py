@@ -9,7 +9,7 @@ import shutil
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,9 +44,9 @@ from localplane_server.gallery.installs.references import (
 from localplane_server.gallery.installs.request import InstallRequest
 from localplane_server.gallery.installs.resolution import Resolver
 from localplane_server.gallery.installs.scanning import Scanner
-from localplane_server.gallery.installs.stopped import StoppedInstallations
+from localplane_server.gallery.installs.stopped import StoppedInstallations, request_key
 from localplane_server.gallery.installs.turns import Turns
-from localplane_server.jobs.progress import JobProgress
+from localplane_server.jobs.progress import WAITING, JobProgress
 from localplane_server.jobs.work import Report
 from localplane_server.models.catalog import ModelCatalog
 
@@ -139,6 +139,7 @@ class Installer:
         self._scanner = scanner
         self._turns = turns or Turns()
         self._stopped = StoppedInstallations()
+        self._meant: dict[bytes, str] = {}
 
     async def install(self, request: InstallRequest, report: Report) -> Installed:
         """Install a model, or bring what is installed of that name to what it is to be.
@@ -166,14 +167,27 @@ class Installer:
             self._stopped.pop(request)
             raise
         self._stopped.pop(request)
+        key = request_key(request)
+        self._meant[key] = recipe.entry_id
         try:
-            if self._turns.is_taken(recipe.name):
-                report(JobProgress(phase="waiting"))
+            is_late = self._turns.is_taken(recipe.name)
+            if is_late:
+                report(JobProgress(phase=WAITING))
             async with self._turns.of(recipe.name):
+                if is_late:
+                    # At once: the place of the one before it is still taken.
+                    report(JobProgress(phase="verifying"))
                 return await self._install(recipe, report)
         except asyncio.CancelledError:
             self._stopped.add(request, recipe.files)
             raise
+        finally:
+            self._meant.pop(key, None)
+
+    def as_meant(self, request: InstallRequest) -> InstallRequest:
+        """Return a request with the whole id of its model, if it is being installed: the galleries may have changed."""
+        entry_id = self._meant.get(request_key(request), "")
+        return replace(request, id=entry_id) if entry_id else request
 
     async def _install(self, recipe: Recipe, report: Report) -> Installed:
         check_name_is_free(recipe, self._catalog, self._folder)
@@ -232,8 +246,13 @@ class Installer:
                 # It was called off while it could not be, and in the end nothing was put in place.
                 raise asyncio.CancelledError
 
-    async def discard(self, request: InstallRequest) -> None:
-        """Throw away what an installation that did not end has fetched. What cannot be found out soon stays."""
+    async def discard(
+        self, request: InstallRequest, *, besides: frozenset[str] = frozenset()
+    ) -> None:
+        """Throw away what an installation that did not end has fetched, but files of names that others fetch, too.
+
+        What cannot be found out soon stays.
+        """
         files = self._stopped.pop(request)
         if files is None:
             try:
@@ -242,7 +261,7 @@ class Installer:
                     files = (await self._resolver.resolve(request)).files
             except (LocalplaneError, TimeoutError):
                 return
-        await self._gatherer.discard(files)
+        await self._gatherer.discard(files, besides=besides)
 
 
 def check_name_is_free(recipe: Recipe, catalog: ModelCatalog, folder: ModelsFolder) -> None:

@@ -65,6 +65,12 @@ class Recipe:
         """The backend that the configuration names. Empty when it names none."""
         return str((self.configuration or {}).get("backend") or "")
 
+    @property
+    def entry_id(self) -> str:
+        """`gallery@name` of the gallery's entry that it is made of. Empty when it is made of none."""
+        gallery = self.origin.get("gallery")
+        return f"{gallery['name']}@{self.origin['entry_name']}" if gallery else ""
+
     def model(self) -> ModelConfig | None:
         """Return what the service will understand of the configuration, or None without one."""
         text = self.configuration_text

@@ -25,7 +25,7 @@ class StoppedInstallations:
 
     def add(self, request: InstallRequest, files: Sequence[GalleryFile]) -> None:
         """Remember the files of an installation, in place of those that were stopped long ago."""
-        key = _key(request)
+        key = request_key(request)
         self._files[key] = tuple(files)
         self._files.move_to_end(key)
         if len(self._files) > MOST_STOPPED:
@@ -33,10 +33,11 @@ class StoppedInstallations:
 
     def pop(self, request: InstallRequest) -> tuple[GalleryFile, ...] | None:
         """Forget an installation and return its files, or None when they are not remembered."""
-        return self._files.pop(_key(request), None)
+        return self._files.pop(request_key(request), None)
 
 
-def _key(request: InstallRequest) -> bytes:
+def request_key(request: InstallRequest) -> bytes:
+    """Return what stands for a request, made anew or not."""
     # A request can hold a configuration of a megabyte.
     written = json.dumps(request.to_json(), sort_keys=True, default=str)
     return hashlib.sha256(written.encode(errors="replace")).digest()

@@ -34,14 +34,15 @@ class InstallWork:
         installed = await self._installer.install(InstallRequest.from_json(request), report)
         return installed.to_json()
 
-    async def discard(self, request: Mapping[str, Any]) -> None:
+    async def discard(self, request: Mapping[str, Any], *, besides: frozenset[str]) -> None:
         """See `Work`."""
-        await self._installer.discard(InstallRequest.from_json(request))
+        await self._installer.discard(InstallRequest.from_json(request), besides=besides)
 
     def identity(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Work`: an entry of a gallery is the same by all its names."""
         try:
-            return self._resolver.identity(InstallRequest.from_json(request))
+            asked = InstallRequest.from_json(request)
+            return self._resolver.identity(self._installer.as_meant(asked))
         except InvalidArgumentError:
             # An earlier service took what this one would refuse.
             return request
@@ -69,7 +70,7 @@ class DeleteWork:
             return {NAME: name, "removed": [], "kept": [], "freed_bytes": 0}
         return removed.to_json()
 
-    async def discard(self, request: Mapping[str, Any]) -> None:
+    async def discard(self, request: Mapping[str, Any], *, besides: frozenset[str]) -> None:
         """See `Work`. A deletion fetches nothing."""
 
     def identity(self, request: Mapping[str, Any]) -> Mapping[str, Any]:

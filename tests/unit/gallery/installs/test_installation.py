@@ -458,7 +458,8 @@ class TestTogether:
             workshop.installer.install(InstallRequest(config_url=url), told.append)
         )
         await reached(lambda: [one.phase for one in told] == ["resolving", "waiting"])
-        third = asyncio.create_task(workshop.remover.delete("tiny", told.append))
+        told_third: list[JobProgress] = []
+        third = asyncio.create_task(workshop.remover.delete("tiny", told_third.append))
         await reached(lambda: workshop.turns._wanted == {"tiny": 3})
         before = workshop.files()
         workshop.source.go_on.set()
@@ -468,6 +469,8 @@ class TestTogether:
 
         assert [] == before
         assert ["llama", "whisper"] == backends
+        assert ["resolving", "waiting", "verifying"] == [one.phase for one in told][:3]
+        assert ["waiting", "unloading", "removing"] == [one.phase for one in told_third]
         assert ("._gallery_tiny.yaml", "tiny.yaml") == removed
         assert [] == workshop.models()
 
@@ -547,6 +550,28 @@ async def test_discard(workshop: Workshop) -> None:
     await workshop.installer.discard(InstallRequest.from_json(request))
 
     assert [("https://host/tiny.gguf", digest(b"GGUF weights"))] == workshop.source.discarded
+
+
+async def test_discard_besides(workshop: Workshop) -> None:
+    """What others count on stays, also what a file is to be made of."""
+    made = GalleryFile(
+        filename="m.gguf",
+        uri="",
+        convert="bert",
+        sources=tuple(
+            GalleryFile(filename=name, uri=f"https://host/{name}") for name in ("a.bin", "b.bin")
+        ),
+    )
+    plain = tuple(
+        GalleryFile(filename=name, uri=f"https://host/{name}") for name in ("a.gguf", "b.gguf")
+    )
+    gatherer = workshop.installer._gatherer
+
+    await gatherer.discard((*plain, made), besides=frozenset({"a.gguf", "a.bin for m.gguf"}))
+
+    assert ["https://host/b.gguf", "https://host/b.bin"] == [
+        uri for uri, _ in workshop.source.discarded
+    ]
 
 
 async def test_discard_of_what_is_known(workshop: Workshop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections import deque
@@ -17,11 +18,13 @@ from localplane_server.downloads.addresses import AddressPolicy
 from localplane_server.downloads.downloader import Downloader
 from localplane_server.downloads.endpoints import Endpoints
 from localplane_server.downloads.patience import Patience
+from localplane_server.downloads.progress import Document
 from localplane_server.errors import UnsafeFilesError
 from localplane_server.gallery.entry import GalleryFile
 from localplane_server.gallery.installs.installation import Installer
 from localplane_server.gallery.installs.scanning import (
     LARGEST_ANSWER,
+    SECONDS,
     Repository,
     Scanner,
     repository_of,
@@ -217,13 +220,29 @@ class TestCheck:
         assert cause in vars(record)["cause"]
 
     async def test_stall(
-        self, hub: FileServer, downloader: Downloader, caplog: pytest.LogCaptureFixture
+        self,
+        hub: FileServer,
+        downloader: Downloader,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """A hub that stalls is not waited for long; what it says of another repository counts."""
+        loop = asyncio.get_running_loop()
+        time, passed = loop.time, [0.0]
+        monkeypatch.setattr(loop, "time", lambda: time() + passed[0])
+
+        class Documents:
+            """The downloader's; once it has something, the time for all is over."""
+
+            async def read(self, uri: str, *, most_bytes: int) -> Document | None:
+                document = await downloader.read(uri, most_bytes=most_bytes)
+                loop.call_soon(passed.__setitem__, 0, SECONDS)
+                return document
+
         caplog.set_level(logging.DEBUG, logger="localplane_server")
         hub.put(PATH, SAFE, faults=deque([Fault(stall_after=0)]))
         hub.put("/api/models/owner/other/scan", UNSAFE)
-        scanner = Scanner(downloader, Endpoints(hugging_face=hub.url), seconds=1.0)
+        scanner = Scanner(Documents(), Endpoints(hugging_face=hub.url))
 
         with pytest.raises(UnsafeFilesError, match=r"found in owner/other$"):
             await scanner.check("m", [*FILES, *files("hf://owner/other/b")])

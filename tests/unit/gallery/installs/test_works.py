@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from localplane_server.errors import InvalidArgumentError, InvalidModelNameError, ModelNotFoundError
+from localplane_server.gallery.entry import GalleryEntry
 from localplane_server.gallery.installs.request import InstallRequest
 from localplane_server.gallery.installs.works import DeleteWork, InstallWork, deletion
 from workshop import Workshop
@@ -46,6 +48,28 @@ async def test_identity(workshop: Workshop) -> None:
     assert deletion("a") == DeleteWork(workshop.remover).identity(deletion("a"))
 
 
+async def test_identity_of_what_runs(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a model is being installed, its job is that of the gallery that it comes from, whatever the others do."""
+    installing = InstallWork(workshop.installer, workshop.resolver)
+    workshop.gallery.add("tiny")
+    mine = workshop.gallery.entries["tiny"]
+    other = GalleryEntry(name="tiny", gallery="other")
+    files = [workshop.file("m.gguf", b"GGUF weights")]
+    workshop.source.stalls_at = files[0]["uri"]
+    bare, own, others = ({"id": id_, "files": files} for id_ in ("tiny", "test@tiny", "other@tiny"))
+    task = asyncio.create_task(installing.run(bare, workshop.told.append, is_again=False))
+    await workshop.source.has_stalled.wait()
+    monkeypatch.setattr(
+        workshop.gallery, "at_hand", lambda name: mine if name.startswith("test@") else other
+    )
+    meanwhile = [installing.identity(one) == installing.identity(bare) for one in (own, others)]
+    workshop.source.go_on.set()
+    await task
+
+    assert [True, False] == meanwhile
+    assert installing.identity(others) == installing.identity(bare)
+
+
 async def test_again(workshop: Workshop) -> None:
     """An installation that was done, and of which nobody knows that, comes to the same end."""
     installing = InstallWork(workshop.installer, workshop.resolver)
@@ -73,8 +97,8 @@ async def test_discard(workshop: Workshop) -> None:
     """What an installation has fetched is thrown away; a deletion fetches nothing."""
     request = InstallRequest.from_json(workshop.model("tiny")).to_json()
 
-    await InstallWork(workshop.installer, workshop.resolver).discard(request)
-    await DeleteWork(workshop.remover).discard(deletion("tiny"))
+    await InstallWork(workshop.installer, workshop.resolver).discard(request, besides=frozenset())
+    await DeleteWork(workshop.remover).discard(deletion("tiny"), besides=frozenset())
 
     assert ["https://host/tiny.gguf"] == [uri for uri, _ in workshop.source.discarded]
 
