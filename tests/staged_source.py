@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 
 from localplane_server.downloads.progress import (
@@ -39,6 +40,10 @@ class StagedSource:
         """URIs of documents that were read."""
         self.discarded: list[tuple[str, str]] = []
         """URIs and digests of what was thrown away."""
+        self.given_back: list[Path] = []
+        """Files that were fetched and given back."""
+        self.needed: list[str] = []
+        """URIs of files that are about to be fetched."""
         self.stalls_at: str = ""
         """URI at which it stands still."""
         self.has_stalled = asyncio.Event()
@@ -88,6 +93,21 @@ class StagedSource:
             raise DownloadFailedError(uri, "it is too large")
         self.read_documents.append(uri)
         return Document(content, validators or Validators())
+
+    @contextmanager
+    def needing(self, uris: Iterable[str]) -> Generator[None]:
+        """Remember it."""
+        needed = list(uris)
+        self.needed += needed
+        try:
+            yield
+        finally:
+            for uri in needed:
+                self.needed.remove(uri)
+
+    async def give_back(self, staged: StagedFile) -> None:
+        """Remember it, and leave it where it is."""
+        self.given_back.append(staged.path)
 
     async def discard(self, uri: str, *, sha256: str = "") -> None:
         """Remember it."""

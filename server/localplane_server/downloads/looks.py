@@ -153,7 +153,7 @@ async def read_part(
             first, last, total = content_range(answer)
             if first != start or last != stop - 1:
                 raise TransferError("the server sent another part than it was asked for")
-            if total != located.size_bytes:
+            if total not in (None, located.size_bytes):
                 cause = f"it has {total} bytes, and {located.size_bytes} were announced"
                 raise TransferError(cause, is_lasting=True)
             async for piece in answer.pieces():

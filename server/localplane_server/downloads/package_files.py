@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from localplane_server.downloads.addresses import shown
 from localplane_server.downloads.origins import Means, WebFile
-from localplane_server.downloads.packages import PackageIndex, Wheel
+from localplane_server.downloads.packages import PackageIndex, Wheel, wheel_name
 from localplane_server.downloads.parts import Brought, Parts
 from localplane_server.downloads.progress import FileFacts, FileProgress, Phase, StagedFile
 from localplane_server.downloads.sharing import Report, Sharing
@@ -31,7 +34,7 @@ class Wheels:
         self._parts = parts
         self._sharing = sharing
         self._means = means
-        self._keys: dict[tuple[str, str], str] = {}
+        self._needed: Counter[str] = Counter()
 
     async def fetch(self, source: PackageSource, report: Report) -> StagedFile:
         """Fetch a wheel, or take the one that is staged.
@@ -43,8 +46,7 @@ class Wheels:
             DigestMismatchError: If it is another one than the index says. It is thrown away.
         """
         wheel = await self._packages.find(source)
-        key = key_of(wheel.url, wheel.sha256)
-        self._keys[source.project, source.version] = key
+        key = _key(source)
         return await self._sharing.do(key, report, partial(self._fetch, wheel, key))
 
     async def _fetch(self, wheel: Wheel, key: str, report: Report) -> StagedFile:
@@ -60,10 +62,28 @@ class Wheels:
         report(FileProgress(Phase.DONE, staged.size_bytes, staged.size_bytes))
         return staged
 
+    @contextmanager
+    def needing(self, source: PackageSource) -> Generator[None]:
+        """Keep a wheel for as long as the context is open: several of its files may come one after the other."""
+        key = _key(source)
+        self._needed[key] += 1
+        try:
+            yield
+        finally:
+            self._needed[key] -= 1
+            if not self._needed[key]:
+                del self._needed[key]
+
     async def discard(self, source: PackageSource) -> None:
-        """Throw away a wheel that was fetched."""
-        if key := self._keys.pop((source.project, source.version), None):
+        """Throw away what is staged of a wheel, also what another process has left of it, unless somebody needs it."""
+        key = _key(source)
+        if key not in self._needed:
             await self._parts.discard(key)
+
+
+def _key(source: PackageSource) -> str:
+    """Return the name that a wheel has while it is staged: one that is known without asking the index."""
+    return key_of(f"pypi://{wheel_name(source)}", "")
 
 
 class PackageFile:

@@ -113,6 +113,11 @@ class PackageIndex:
             yield web
 
 
+def wheel_name(source: PackageSource) -> str:
+    """Return the name of a wheel, the same for all spellings of it."""
+    return f"{_normalised(source.project)}=={_version(source.version)}"
+
+
 def _host(url: str) -> str:
     parts = urlsplit(url)
     host = parts.hostname or ""

@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,6 +128,13 @@ class Parts:
             mine = self._folder / f"{key}-{secrets.token_hex(8)}.whole"
             await self._disk.run(local.link_or_copy, staged.path, mine)
             return StagedFile(mine, staged.size_bytes, staged.sha256, staged.file_name)
+
+    async def give_back(self, staged: StagedFile) -> None:
+        """Take a file back from a caller who has not moved it: it is there for the next one."""
+        if staged.path in self._given:
+            self._given.remove(staged.path)
+        else:
+            await self._disk.run(partial(staged.path.unlink, missing_ok=True))
 
     async def discard(self, key: str) -> None:
         """Throw away what is staged of a file, unless somebody wants it."""

@@ -8,8 +8,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -278,32 +278,56 @@ def prune(folder: Path, *, older_than_seconds: float) -> list[Path]:
         part = path.with_suffix(_PART)
         with suppress(FileNotFoundError):
             is_old = max(one.stat().st_mtime for one in (path, part) if one.exists()) < limit
-            if is_old and _is_free(part):
-                path.unlink()
-                removed.append(path)
+            if not is_old:
+                continue
+            with _held(part) as is_free:
+                if is_free:
+                    path.unlink()
+                    removed.append(path)
     return removed
 
 
 def discard(folder: Path, key: str) -> None:
     """Remove what is staged under a key, if nobody works on it."""
-    part = folder / (key + _PART)
-    if _is_free(part):
-        for suffix in (_JOURNAL, _PART, _WHOLE):
-            (folder / (key + suffix)).unlink(missing_ok=True)
+    with _held(folder / (key + _PART)) as is_free:
+        if is_free:
+            for suffix in (_JOURNAL, _WHOLE, _PART):
+                (folder / (key + suffix)).unlink(missing_ok=True)
 
 
-def _is_free(part: Path) -> bool:
+@contextmanager
+def _held(part: Path) -> Generator[bool]:
+    """Tell whether nobody has a part, and keep others from having it for as long as the context is open."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    is_mine = False
     try:
-        file = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return True
+        try:
+            file = os.open(part, flags)
+        except FileNotFoundError:
+            # Whoever wants it meanwhile has to find something that is locked.
+            file = os.open(part, flags | os.O_CREAT | os.O_EXCL, 0o644)
+            is_mine = True
+    except OSError as error:
+        yield not isinstance(error, FileExistsError)
+        return
+    is_free = False
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had it before may have finished it meanwhile, and somebody else have begun it anew.
+            is_free = _is_called(file, part)
+        yield is_free
     finally:
+        if is_mine and is_free and _is_called(file, part):
+            part.unlink()
         os.close(file)
-    return True
+
+
+def _is_called(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _noted(content: bytes, *, is_same_boot: bool) -> ByteRanges:

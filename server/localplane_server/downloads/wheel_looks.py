@@ -30,8 +30,6 @@ _Result = TypeVar("_Result")
 class _Known:
     """What is known of a wheel."""
 
-    until: float
-    """When it is forgotten."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever looks at it."""
     wheel: Wheel | None = None
@@ -85,15 +83,19 @@ class WheelLooks:
             )
 
     def _remembered(self, source: PackageSource) -> _Known:
-        now = asyncio.get_running_loop().time()
         key = source.project, source.version
         known = self._kept.pop(key, None)
-        if known is None or known.until < now:
-            known = _Known(now + KEPT_SECONDS)
+        if known is None:
+            known = _Known()
+            asyncio.get_running_loop().call_later(KEPT_SECONDS, self._forget, key, known)
         self._kept[key] = known
         if len(self._kept) > MOST_KEPT:
             del self._kept[next(iter(self._kept))]
         return known
+
+    def _forget(self, key: tuple[str, str], known: _Known) -> None:
+        if self._kept.get(key) is known:
+            del self._kept[key]
 
     async def _found(self, known: _Known, source: PackageSource) -> Wheel:
         if known.wheel is None:

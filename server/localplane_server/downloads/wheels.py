@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO
 
 from localplane_server.downloads.staging import check_space, storage_error
+from localplane_server.downloads.zips import is_folder, open_member, opened, told_as_one
 from localplane_server.errors import DownloadFailedError
 
 _PIECE_BYTES = 1024 * 1024
@@ -30,9 +30,9 @@ def extract_member(wheel: IO[bytes], member: str, target: Path, source: str) -> 
         InsufficientStorageError: If the disk has not enough room, or became full.
     """
     try:
-        with zipfile.ZipFile(wheel) as archive:
+        with opened(wheel) as archive:
             return _extract(archive, member, target, source)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:
         target.unlink(missing_ok=True)
         raise DownloadFailedError(source, f"its wheel is damaged: {error}") from error
     except OSError as error:
@@ -45,17 +45,22 @@ def _extract(archive: zipfile.ZipFile, member: str, target: Path, source: str) -
         entry = archive.getinfo(member)
     except KeyError:
         raise DownloadFailedError(source, f"the wheel has no file {member}") from None
-    if entry.is_dir() or entry.flag_bits & _ENCRYPTED:
+    if is_folder(entry) or entry.flag_bits & _ENCRYPTED:
         raise DownloadFailedError(source, f"{member} in the wheel is no plain file")
     check_space(target.parent, entry.file_size)
     digest = hashlib.sha256()
     done = 0
-    with archive.open(entry) as packed, target.open("wb") as file:
+    with open_member(archive, entry) as packed, target.open("wb") as file:
         # The archive's own statement of the size is a limit: zipfile reads no more than that.
-        while piece := packed.read(_PIECE_BYTES):
+        while piece := _piece(packed):
             file.write(piece)
             digest.update(piece)
             done += len(piece)
         file.flush()
         os.fsync(file.fileno())
     return done, digest.hexdigest()
+
+
+def _piece(packed: IO[bytes]) -> bytes:
+    with told_as_one():
+        return packed.read(_PIECE_BYTES)

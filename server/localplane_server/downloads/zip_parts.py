@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
-import struct
 import zipfile
-import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import IO, TypeVar
 
 from localplane_server.downloads.patience import TransferError
+from localplane_server.downloads.zips import check_sizes, is_folder, opened, told_as_one
 from localplane_server.errors import DownloadFailedError
 
 TAIL_BYTES = 128 * 1024
@@ -29,11 +28,8 @@ _BLOCK_BYTES = 4096
 """The least that the library reads of a file."""
 _ENCRYPTED = 0x1
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, struct.error),
-    *(EOFError, NotImplementedError, OSError, OverflowError, ValueError),
-)
-"""What the library raises about a zip that is not as it should be."""
+_DAMAGE = (zipfile.BadZipFile, NotImplementedError, OSError)
+"""What is raised about a zip that is not as it should be."""
 
 Read = Callable[[int, int], Awaitable[bytes]]
 """Gives what a file has from one byte to before another."""
@@ -114,8 +110,13 @@ class ZipParts:
         if self._listed is None:
             size = self._file.size_bytes
             start = max(0, size - TAIL_BYTES)
-            self._listed = await self._read(read, lambda: zipfile.ZipFile(self._file), start, size)
+            self._listed = await self._read(read, self._list, start, size)
         return self._listed
+
+    def _list(self) -> zipfile.ZipFile:
+        archive = zipfile.ZipFile(self._file)
+        check_sizes(archive)
+        return archive
 
     async def _read(
         self, read: Read, attempt: Callable[[], _Result], start: int, stop: int
@@ -125,7 +126,8 @@ class ZipParts:
             while True:
                 await self._fetch(read, start, stop)
                 try:
-                    return await asyncio.to_thread(attempt)
+                    with told_as_one():
+                        return await asyncio.to_thread(attempt)
                 except _MissingError as missing:
                     start, stop = missing.start, max(missing.stop, missing.start + _LEAST_BYTES)
         except _DAMAGE as error:
@@ -157,7 +159,7 @@ def members_of(file: IO[bytes], source: str) -> list[ZipMember]:
         DownloadFailedError: If it is none.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with opened(file) as archive:
             return _members(archive)
     except _DAMAGE as error:
         raise DownloadFailedError(source, f"it is no zip that can be read: {error}") from error
@@ -165,7 +167,7 @@ def members_of(file: IO[bytes], source: str) -> list[ZipMember]:
 
 def _members(archive: zipfile.ZipFile) -> list[ZipMember]:
     return [
-        ZipMember(one.filename, one.file_size) for one in archive.infolist() if not one.is_dir()
+        ZipMember(one.filename, one.file_size) for one in archive.infolist() if not is_folder(one)
     ]
 
 

@@ -140,6 +140,25 @@ class TestWhole:
 
         assert CONTENT == second.path.read_bytes() == third.path.read_bytes()
 
+    async def test_given_back(
+        self, downloader: Downloader, server: FileServer, staging: Path
+    ) -> None:
+        """What its caller does not need after all is the next one's, and leaves nothing else behind."""
+        server.put("/m", CONTENT)
+        uri = f"{server.url}/m"
+        first = await downloader.fetch(uri)
+        for _ in range(3):
+            other = await downloader.fetch(uri)
+            assert first.path != other.path
+            await downloader.give_back(other)
+        await downloader.give_back(first)
+
+        again = await downloader.fetch(uri)
+
+        assert first == again
+        assert [again.path.name] == names(staging)
+        assert 1 == len(server.fetched("/m"))
+
     async def test_is_not_thrown_away_by_others(
         self, downloader: Downloader, server: FileServer
     ) -> None:

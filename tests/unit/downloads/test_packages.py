@@ -98,10 +98,25 @@ async def test_wheel_is_fetched_once(
     assert [] == names(staging)
 
 
+async def test_needed(downloader: Downloader, index: FileServer, staging: Path) -> None:
+    """Whoever needs a wheel no longer does not take it away from somebody who needs more of its files."""
+    one, other = (f"pypi://a-model==1.0/{member}" for member in list(MEMBERS)[:2])
+    with downloader.needing([other, "no source", f"{index.url}/m"]):
+        (await downloader.fetch(one)).path.unlink()
+        await downloader.discard(one)
+        assert 1 == len(names(staging))
+        (await downloader.fetch(other)).path.unlink()
+    await downloader.discard(other)
+
+    assert 1 == len(index.fetched(f"/files/{NAME}"))
+    assert [] == names(staging)
+
+
+@pytest.mark.parametrize("is_later", [False, True])
 async def test_discarded_in_the_middle(
-    downloader: Downloader, server: FileServer, staging: Path
+    downloader: Downloader, server: FileServer, staging: Path, make: Make, *, is_later: bool
 ) -> None:
-    """Nothing stays of a wheel that was given up before it was whole."""
+    """Nothing stays of a wheel that was given up before it was whole, also by a service before this one."""
     noise = random.Random(1).randbytes(4 * MIB)  # noqa: S311 - no secret
     wheel = build_wheel("a-model", "1.0", {"a_model/m.gguf": noise})
     server.put(f"/files/{NAME}", wheel, etag='"w"')
@@ -118,7 +133,7 @@ async def test_discarded_in_the_middle(
     fetching.cancel()
     await asyncio.wait([fetching])
     left = names(staging)
-    await downloader.discard(URI)
+    await (make() if is_later else downloader).discard(URI)
 
     assert [] != left
     assert [] == names(staging)

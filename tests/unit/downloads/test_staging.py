@@ -169,6 +169,30 @@ def test_discard(part: StagedPart, tmp_path: Path) -> None:
     staging.discard(tmp_path, "key")
 
 
+@pytest.mark.parametrize("name", ["key.part", "key.whole"])
+def test_begun_while_thrown_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whoever begins with a file that is just thrown away waits, and then begins anew."""
+    (tmp_path / name).touch()
+    late = StagedPart(tmp_path, "key")
+    unlink = Path.unlink
+    opened = []
+
+    def begin_and_unlink(path: Path, *, missing_ok: bool = False) -> None:
+        opened.append(late.open())
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", begin_and_unlink)
+    staging.discard(tmp_path, "key")
+    monkeypatch.undo()
+
+    assert {False} == set(opened)
+    assert [] == list(tmp_path.iterdir())
+    assert late.open()
+    late.close()
+
+
 def test_keys() -> None:
     """A file has its own name for each digest that it is to have, however that is written."""
     assert key_of("a", "AB") == key_of("a", "ab")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from file_server import Fault, FileServer
+from localplane_server.downloads import wheel_looks
 from localplane_server.downloads.addresses import AddressPolicy
 from localplane_server.downloads.credentials import Credentials, basic
 from localplane_server.downloads.downloader import Downloader
@@ -70,6 +71,19 @@ async def test_is_remembered(downloader: Downloader, index: FileServer) -> None:
 
     assert 1 == len(index.fetched("/simple/a-model/"))
     assert 2 == len(index.fetched(PATH))
+
+
+async def test_is_forgotten(
+    downloader: Downloader, index: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in a wheel is not held for ever, also if nobody asks about another one."""
+    monkeypatch.setattr(wheel_looks, "KEPT_SECONDS", 0.001)
+    await downloader.facts(URI)
+
+    async with asyncio.timeout(10):
+        while downloader._wheels.looks._kept:
+            await asyncio.sleep(0.001)
+    assert 1 == len(index.fetched("/simple/a-model/"))
 
 
 async def test_no_ranges(downloader: Downloader, index: FileServer) -> None:
@@ -164,6 +178,17 @@ class TestMembers:
 
         assert ZipMember("a_model/m.gguf", len(WEIGHTS)) == found[0]
         assert server.sent < LITTLE
+
+    async def test_size_is_not_repeated(self, make: Make, server: FileServer) -> None:
+        """A server need not say with every part how large the whole is."""
+        content = build_wheel("a-model", "1.0", {"x": b"abc"})
+        told = {"Content-Range": f"bytes 0-{len(content) - 1}/*"}
+        served = server.put("/x.zip", content)
+        served.faults.append(Fault(status=206, headers=told, body=content))
+
+        found = await make().members(f"{server.url}/x.zip")
+
+        assert ZipMember("x", 3) == found[0]
 
     async def test_registry(self, make: Make, server: FileServer) -> None:
         """Of a registry, with the token that it needs."""

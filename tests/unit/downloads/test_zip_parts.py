@@ -123,6 +123,26 @@ async def test_refused() -> None:
         await Far(content).beginning("x")
 
 
+async def test_strange_entries() -> None:
+    """A file without a name is one; sizes that no disk has are not believed."""
+    whole = packed({"x": TEXT})
+    assert [ZipMember("", len(TEXT))] == await Far(whole.replace(b"x", b"\0")).members()
+
+    at = whole.index(b"PK\x01\x02")
+    entry = bytearray(whole[at : whole.index(b"PK\x05\x06")])
+    entry[24:28], entry[30:32] = b"\xff" * 4, b"\x0c\0"
+    entry += b"\x01\0\x08\0" + (1 << 63).to_bytes(8, "little")
+    end = bytearray(whole[whole.index(b"PK\x05\x06") :])
+    end[12:16] = len(entry).to_bytes(4, "little")
+    lying = whole[:at] + bytes(entry) + bytes(end)
+
+    with pytest.raises(TransferError, match="said to hold 9223372036854775808 bytes") as caught:
+        await Far(lying).members()
+    assert caught.value.is_lasting
+    with pytest.raises(DownloadFailedError, match="said to hold"):
+        members_of(io.BytesIO(lying), "y")
+
+
 @pytest.mark.parametrize("seed", range(150))
 async def test_damaged(seed: int) -> None:
     """However it is damaged, it is read or refused, within bounds."""

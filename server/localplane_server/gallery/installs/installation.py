@@ -232,7 +232,10 @@ class Installer:
                 publishing = _Publishing(recipe, gathered, self._folder)
                 try:
                     await self._changes.make(publishing.describe, model=recipe.name)
-                except FileNotFoundError as error:
+                except BaseException as error:
+                    await self._gatherer.give_back(gathered)
+                    if not isinstance(error, FileNotFoundError):
+                        raise
                     # Another installation took the same staged file, or a deletion a file that was to be kept.
                     if attempts == ATTEMPTS:
                         message = f"cannot install {recipe.name}: a file vanished again and again"

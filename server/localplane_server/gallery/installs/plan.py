@@ -21,7 +21,7 @@ from localplane_server.gallery.entry import GalleryFile
 from localplane_server.gallery.installs.archives import is_archive, is_left_out, is_zip
 from localplane_server.gallery.installs.file_names import configuration_file
 from localplane_server.gallery.installs.file_needs import FileNeeds, Needs, total
-from localplane_server.gallery.installs.gathering import Gatherer, Source
+from localplane_server.gallery.installs.gathering import MOST_LOOK_SECONDS, Gatherer, Source
 from localplane_server.gallery.installs.installation import check_name_is_free
 from localplane_server.gallery.installs.memory_estimate import MemoryEstimate, estimate
 from localplane_server.gallery.installs.models_folder import ModelsFolder
@@ -204,11 +204,12 @@ class Planner:
         """
         recipe = await self._resolver.resolve(request)
         check_name_is_free(recipe, self._catalog, self._folder)
-        needs = Needs(await self._facts(recipe.files))
+        until = asyncio.get_running_loop().time() + MOST_LOOK_SECONDS
+        needs = Needs(await self._facts(recipe.files, until))
         known = await asyncio.to_thread(
             lambda: [(one, *self._presence(one, needs)) for one in recipe.files]
         )
-        archives = [await self._unpacked(one, standing) for one, standing, _ in known]
+        archives = [await self._unpacked(one, standing, until) for one, standing, _ in known]
         files, spaces = [], []
         for (one, standing, size), (unpacked, why) in zip(known, archives, strict=True):
             if standing is FilePresence.PRESENT:
@@ -227,7 +228,7 @@ class Planner:
                 )
             )
         backend, presence, extra = self._backend(recipe, files)
-        memory, unknown = await self._memory(recipe, files)
+        memory, unknown = await self._memory(recipe, files, until)
         is_installed = await asyncio.to_thread(self._folder.size, configuration_file(recipe.name))
         return Plan(
             name=recipe.name,
@@ -247,7 +248,7 @@ class Planner:
             configuration=recipe.configuration,
         )
 
-    async def _facts(self, files: Sequence[GalleryFile]) -> dict[str, FileFacts]:
+    async def _facts(self, files: Sequence[GalleryFile], until: float) -> dict[str, FileFacts]:
         """Return what sources tell of files of which the gallery does not tell enough, by what they are fetched by."""
 
         def unknown() -> list[GalleryFile]:
@@ -262,7 +263,7 @@ class Planner:
             return list(wanted.values())
 
         asked = await asyncio.to_thread(unknown)
-        told = await self._gatherer.facts(asked)
+        told = await self._gatherer.facts(asked, until)
         return {
             one.source_uri: facts
             for one, facts in zip(asked, told, strict=True)
@@ -279,7 +280,9 @@ class Planner:
             return FilePresence.PRESENT, there if told is None else told
         return FilePresence.DIFFERENT, told
 
-    async def _unpacked(self, file: GalleryFile, presence: FilePresence) -> tuple[int | None, str]:
+    async def _unpacked(
+        self, file: GalleryFile, presence: FilePresence, until: float
+    ) -> tuple[int | None, str]:
         """Return the size of what comes out of an archive, 0 of what is none; or why it cannot be told."""
         name = file.filename
         if not is_archive(name):
@@ -292,7 +295,10 @@ class Planner:
             elif self._looks is None:
                 return None, f"{name} was not looked into"
             else:
-                found = await self._looks.members(file.source_uri)
+                async with asyncio.timeout_at(until):
+                    found = await self._looks.members(file.source_uri)
+        except TimeoutError:
+            return None, f"looking into {name} took too long"
         except LocalplaneError as error:
             return None, error.message
         return sum(one.size_bytes for one in found if not is_left_out(one.name)), ""
@@ -321,13 +327,14 @@ class Planner:
         )
 
     async def _memory(
-        self, recipe: Recipe, files: Sequence[PlannedFile]
+        self, recipe: Recipe, files: Sequence[PlannedFile], until: float
     ) -> tuple[MemoryEstimate | None, str]:
         weights = _weights(recipe, files)
         if weights is None:
             return None, "it has no model file in the format GGUF"
         try:
-            header, size = await self._header(recipe, weights)
+            async with asyncio.timeout_at(until):
+                header, size = await self._header(recipe, weights)
             if header is None:
                 return None, "its model file was not looked at"
             others = [one for one in files if one is not weights and _is_model_file(one)]
@@ -337,6 +344,8 @@ class Planner:
             model = recipe.model() or ModelConfig(name=recipe.name)
             model = replace(model, context_size=model.context_size or self._context_size)
             return estimate(header, size, model), ""
+        except TimeoutError:
+            return None, "looking at its model file took too long"
         except HeaderError as error:
             return None, f"its model file cannot be understood: {error}"
         except LocalplaneError as error:

@@ -217,6 +217,31 @@ class TestRefused:
 
         unpacker.refused(bytes(content), "cannot be read", "voices/x.zip")
 
+    def test_no_name(self, unpacker: Unpacker) -> None:
+        """A file without a name in a zip file is refused."""
+        content = zipped({"x": b"x"})
+        at = content.index(b"PK\x01\x02")
+        entry = bytearray(content[at : content.index(b"PK\x05\x06")].replace(b"x", b""))
+        entry[28:30] = bytes(2)
+        end = content[content.index(b"PK\x05\x06") :]
+        end = end[:12] + len(entry).to_bytes(4, "little") + end[16:]
+
+        unpacker.refused(content[:at] + bytes(entry) + end, "damaged", "voices/x.zip")
+
+    def test_damaged_data(self, unpacker: Unpacker) -> None:
+        """A zip file is told to be damaged however it is packed, and no matter where it leads."""
+        output = io.BytesIO()
+        with zipfile.ZipFile(output, "w", zipfile.ZIP_BZIP2) as archive:
+            archive.writestr("x", b"weights" * 1000)
+        content = bytearray(output.getvalue())
+        content[35:60] = bytes(25)
+
+        unpacker.refused(bytes(content), "damaged: Invalid data stream", "voices/x.zip")
+
+    def test_leads_before_its_beginning(self, unpacker: Unpacker) -> None:
+        """A zip file of which the first part is missing is told to be damaged."""
+        unpacker.refused(PACKED["x.zip"][60:], "damaged", "voices/x.zip")
+
 
 class TestBombs:
     @pytest.fixture(autouse=True)

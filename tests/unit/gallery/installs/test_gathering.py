@@ -12,9 +12,9 @@ import pytest
 
 from bert_checkpoint import checkpoint, converted
 from localplane_server.downloads.progress import FileFacts, FileProgress, Phase, StagedFile
-from localplane_server.errors import DownloadFailedError
+from localplane_server.errors import DownloadFailedError, SourceRefusedError
 from localplane_server.gallery.entry import GalleryFile
-from localplane_server.gallery.installs import archives
+from localplane_server.gallery.installs import archives, gathering
 from localplane_server.gallery.installs.download_places import DownloadPlaces
 from localplane_server.gallery.installs.gathering import Gathered, Gatherer, Told
 from localplane_server.gallery.installs.models_folder import ModelsFolder
@@ -235,7 +235,43 @@ class TestFailure:
             await task
         staged = [one.read_bytes() for one in (bench.folder / "staging").iterdir()]
         assert [b"a" * 100] == staged
+        assert list((bench.folder / "staging").iterdir()) == bench.source.given_back
         assert [] == bench.source.discarded
+
+    async def test_no_facts(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Servers that never tell about files do not keep anybody from fetching them."""
+        monkeypatch.setattr(gathering, "MOST_LOOK_SECONDS", 0.01)
+
+        async def facts(_uri: str, **_known: str) -> FileFacts:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        monkeypatch.setattr(bench.source, "facts", facts)
+
+        async with asyncio.timeout(10):
+            gathered = await bench.gather(bench.files(*[b"x"] * 20))
+        assert 20 == len(gathered.fetched)
+
+    async def test_refused(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If one file may not be fetched, nobody goes on asking about the others."""
+        files = bench.files(*[b"x"] * 3)
+        asked = []
+
+        async def facts(uri: str, **_known: str) -> FileFacts:
+            asked.append(uri)
+            if len(asked) == len(files):
+                raise SourceRefusedError(uri, "it is not allowed")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                asked.remove(uri)
+            raise AssertionError
+
+        monkeypatch.setattr(bench.source, "facts", facts)
+
+        with pytest.raises(SourceRefusedError):
+            await bench.gather(files)
+        assert [files[-1].uri] == asked
 
     async def test_cancelled(self, bench: Bench) -> None:
         """Cancelling ends all of them, and whoever waits for a place gets it afterwards."""
@@ -315,6 +351,52 @@ class TestShares:
         await bench.gather([GalleryFile(filename="x.tar.gz", uri=uri, sha256=sha256)])
 
         bench.check_told()
+
+    async def test_wrong_size(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What comes counts, not what a server said before."""
+
+        async def wrong(uri: str, **_known: str) -> FileFacts:
+            return FileFacts(5000, uri)
+
+        monkeypatch.setattr(bench.source, "facts", wrong)
+
+        await bench.gather(bench.files(bytes(1000), bytes(9000)))
+
+        assert [1000, 9000] == [one.done_bytes for one in bench.told[-1].files]
+        assert [1000, 9000] == [one.total_bytes for one in bench.told[-1].files]
+        done = [one.done_bytes for one in bench.told]
+        assert sorted(done) == done
+
+    async def test_wheel_that_nobody_can_look_into(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A file never has more bytes than it is large, though the wheel that comes has."""
+
+        async def unknown(uri: str, **_known: str) -> FileFacts:
+            assert sorted(bench.source.needed) == sorted(uris)
+            return FileFacts(None, uri, wheel="https://host/a.whl")
+
+        async def fetch(
+            uri: str, *, report: Callable[[FileProgress], None], **_: str
+        ) -> StagedFile:
+            assert sorted(bench.source.needed) == sorted(uris)
+            for done in (1000, 9000):
+                report(FileProgress(Phase.DOWNLOADING, done, 9000))
+            return await StagedSource.fetch(bench.source, uri)
+
+        monkeypatch.setattr(bench.source, "facts", unknown)
+        monkeypatch.setattr(bench.source, "fetch", fetch)
+        uris = [f"pypi://a==1/{name}" for name in "xy"]
+        for uri in uris:
+            bench.source.offer(uri, bytes(100))
+
+        await bench.gather([GalleryFile(filename=uri[-1], uri=uri) for uri in uris])
+
+        bench.check_told()
+        for told in bench.told:
+            assert all(one.done_bytes <= (one.total_bytes or 0) for one in told.files)
+        assert (200, 200) == (bench.told[-1].done_bytes, bench.told[-1].total_bytes)
+        assert [] == bench.source.needed
 
     async def test_unpacking(self, bench: Bench, few: None) -> None:
         """While an archive is unpacked, it is told how much of it was; that is half of the work, and no more bytes."""

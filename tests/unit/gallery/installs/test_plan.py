@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import struct
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from localplane_server.errors import (
 )
 from localplane_server.gallery.checkpoints.gguf import Kind, number, string
 from localplane_server.gallery.entry import GalleryFile
+from localplane_server.gallery.installs import plan as plans
 from localplane_server.gallery.installs.memory_estimate import estimate
 from localplane_server.gallery.installs.plan import BackendPresence, FilePresence, Plan, Planner
 from localplane_server.gallery.installs.request import InstallRequest
@@ -434,3 +436,35 @@ class TestMemory:
         found = await plan(**workshop.model("tiny", real_header))
 
         assert found.memory.cache_bytes > 0
+
+
+class TestSlow:
+    async def test_looks(
+        self,
+        workshop: Workshop,
+        looks: Looks,
+        plan: Callable[..., Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A plan does not wait for ever for what cannot be seen; it says that it is not known."""
+        monkeypatch.setattr(plans, "MOST_LOOK_SECONDS", 0.01)
+
+        async def wait(*_what: Any, **_how: Any) -> Any:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(looks, "members", wait)
+        monkeypatch.setattr(looks, "beginning", wait)
+        content = workshop.model("slow", HEADER)
+        zips = [f"{number}.zip" for number in range(20)]
+        for name in zips:
+            workshop.source.offer(f"https://host/{name}", build_zip({"x": b"y"}))
+        content["files"] += [{"filename": one, "uri": f"https://host/{one}"} for one in zips]
+        monkeypatch.setattr(workshop.source, "facts", wait)
+
+        async with asyncio.timeout(20):
+            found = await plan(**content)
+
+        assert "the size of slow.gguf is not known" == found.needed_unknown
+        assert [None] * len(zips) == [one.unpacked_bytes for one in found.files[1:]]
+        assert "looking at its model file took too long" == found.memory_unknown
+        assert (None, None, None) == (found.total_bytes, found.fetch_bytes, found.fits)
