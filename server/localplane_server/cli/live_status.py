@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -13,36 +14,45 @@ from typing import Protocol
 import click
 
 from localplane.v1 import backend_pb2, backend_service_pb2, watch_pb2
-from localplane_client import Client, UnavailableError
+from localplane_client import Client, DeadlineExceededError, UnavailableError
 from localplane_server.cli.backend_lines import WatchLines, backend_rows
+from localplane_server.cli.readers import end_with_reader
 from localplane_server.cli.service_state import ServiceState
 from localplane_server.cli.session import Session, rest_json
+from localplane_server.cli.text import cut
 
 RETRY_SECONDS = 1.0
 """Pause between two attempts to find a service again."""
+LEAST_SECONDS = 0.01
+"""Time that is too short for anything."""
 
 Message = backend_service_pb2.WatchBackendsResponse
 
 
 def follow(session: Session) -> None:
-    """Show the service and its backends, and every change, for ever.
+    """Show the service and its backends, and every change, for ever or for as long as the session's timeout.
 
     A service that goes away is waited for, once it was seen; that it is gone is told.
 
     Raises:
-        LocalplaneError: If nobody is there to begin with, or what is there refuses.
+        LocalplaneError: If nobody is there to begin with, what is there refuses, or the time is over.
     """
-    status = LiveStatus(_view_for(session))
+    end_with_reader()
+    status = LiveStatus(view_for(session))
+    until = math.inf if session.timeout is None else time.monotonic() + session.timeout
     while True:
+        left = until - time.monotonic()
+        timeout = None if math.isinf(left) else max(left, LEAST_SECONDS)
         try:
-            with session.client() as client:
+            with replace(session, timeout=timeout).client() as client:
                 status.follow(client, session.target)
             status.lost("the service ended the watch")
-        except UnavailableError as error:
-            if not status.is_known:
+        except (UnavailableError, DeadlineExceededError) as error:
+            # Whoever asked for a time gets no more of it because the service went away.
+            if not status.is_known or until - time.monotonic() < LEAST_SECONDS:
                 raise
             status.lost(error.message)
-        time.sleep(RETRY_SECONDS)
+        time.sleep(min(RETRY_SECONDS, max(until - time.monotonic(), 0)))
 
 
 class View(Protocol):
@@ -153,7 +163,8 @@ class ScreenView:
         # The last column and the last row stay free: a terminal that moves on by itself would move the table, too.
         columns, rows = max(size.columns - 1, 1), max(size.lines - 2, 1)
         table = list(backend_rows(backends)) if change is not None else ["waiting for the service"]
-        lines = [state.line(columns), "", *(line[:columns] for line in table)]
+        # What a backend last said may be of several lines, which would not be counted.
+        lines = [state.line(columns), "", *(cut(line, columns) for line in table)]
         if len(lines) > rows:
             lines = [*lines[: rows - 1], "..."[:columns]]
         above = f"\x1b[{self._drawn}A" if self._drawn else ""
@@ -164,8 +175,9 @@ class ScreenView:
         self._drawn = len(lines)
 
 
-def _view_for(session: Session) -> View:
+def view_for(session: Session) -> View:
+    """Return how it is shown where this command writes to."""
     if session.is_json:
         return JsonView(session)
-    is_terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    is_terminal = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     return ScreenView() if is_terminal else LinesView()

@@ -13,7 +13,14 @@ import pytest
 
 from localplane.v1 import backend_pb2, backend_service_pb2, system_service_pb2, watch_pb2
 from localplane_client import UnavailableError
-from localplane_server.cli.live_status import JsonView, LinesView, LiveStatus, ScreenView
+from localplane_server.cli.live_status import (
+    JsonView,
+    LinesView,
+    LiveStatus,
+    ScreenView,
+    follow,
+    view_for,
+)
 from localplane_server.cli.service_state import ServiceState
 from localplane_server.cli.session import Session
 
@@ -110,6 +117,40 @@ class TestLiveStatus:
         assert [None, "gone: nobody answers", None, "gone: again"] == seen.causes
 
 
+class Fleeting(Session):
+    """A session with a service that is there for one message each time."""
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[Any]:
+        yield Leaving(change(SNAPSHOT))
+
+
+class Leaving(Told):
+    """A client whose service goes away."""
+
+    @contextlib.contextmanager
+    def watch_backends(self) -> Iterator[Any]:
+        yield self._messages()
+
+    def _messages(self) -> Iterator[Any]:
+        yield from self.messages
+        raise UnavailableError("gone", reason="NOT_REACHABLE", code=grpc.StatusCode.UNAVAILABLE)
+
+
+def test_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gives a time waits no longer for a service that goes away, however often it comes back."""
+    now = iter(range(100))
+    slept: list[float] = []
+    monkeypatch.setattr("time.monotonic", lambda: float(next(now)))
+    monkeypatch.setattr("time.sleep", slept.append)
+    session = Fleeting(target="host:1", api_key=None, timeout=9.0, is_json=True)
+    with pytest.raises(UnavailableError, match="gone"):
+        follow(session)
+
+    assert [1.0] * 2 == slept[:2]
+    assert len(slept) < 9
+
+
 class TestViews:
     def test_json(self, capsys: pytest.CaptureFixture[str]) -> None:
         """An object a line, with the backends as REST has them."""
@@ -166,6 +207,34 @@ class TestViews:
         shown = capsys.readouterr().out
 
         assert (4, "...") == (shown.count("\n"), shown.splitlines()[-1])
+
+    def test_words_of_several_lines(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As many lines are drawn over as were drawn, whatever a backend said last."""
+        monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((200, 40)))
+        view = ScreenView()
+        view.show(READY, [backend("a", last_error="it ended\n\tby\nitself")], change(SNAPSHOT, "a"))
+        drawn = capsys.readouterr().out
+        view.show(READY, [], change(CHANGES, removed=("a",)))
+
+        assert "it ended  by itself" in drawn
+        assert capsys.readouterr().out.startswith(f"\x1b[{drawn.count(chr(10))}A")
+
+    @pytest.mark.parametrize(
+        ("term", "view"), [("xterm", ScreenView), ("dumb", LinesView), (None, LinesView)]
+    )
+    def test_terminals(
+        self, monkeypatch: pytest.MonkeyPatch, term: str | None, view: type[ScreenView | LinesView]
+    ) -> None:
+        """A table stays in its place only where the terminal is known to have places."""
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        monkeypatch.delenv("TERM", raising=False)
+        if term is not None:
+            monkeypatch.setenv("TERM", term)
+        session = Session(target="host:1", api_key=None, timeout=None, is_json=False)
+
+        assert isinstance(view_for(session), view)
 
     def test_hostile_words(self) -> None:
         """What a service says cannot steer the terminal, and is no longer than a line."""
