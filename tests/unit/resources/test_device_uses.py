@@ -76,5 +76,9 @@ async def test_driver_that_hangs() -> None:
     late = await patient()
     # It is not of now: what it does not list may have come since.
     assert (before.uses, before.sampled_at) == (late.uses, late.sampled_at)
-    assert (frozenset({"GPU"}), frozenset(), (NOT_IN_TIME,)) == (before.told, late.told, late.problems)
+    assert (frozenset({"GPU"}), frozenset(), (NOT_IN_TIME,)) == (
+        before.told,
+        late.told,
+        late.problems,
+    )
     nvml.may_answer.set()
