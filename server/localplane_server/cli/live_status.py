@@ -23,8 +23,13 @@ from localplane_server.cli.text import cut
 
 RETRY_SECONDS = 1.0
 """Pause between two attempts to find a service again."""
+LOOK_SECONDS = 30.0
+"""How long one watch lasts before the service is asked anew: a host that is gone closes no connection."""
 LEAST_SECONDS = 0.01
 """Time that is too short for anything."""
+
+WATCH = "/localplane.v1.BackendService/WatchBackends"
+"""The method whose deadline says nothing of the service."""
 
 Message = backend_service_pb2.WatchBackendsResponse
 
@@ -42,7 +47,7 @@ def follow(session: Session) -> None:
     until = math.inf if session.timeout is None else time.monotonic() + session.timeout
     while True:
         left = until - time.monotonic()
-        timeout = None if math.isinf(left) else max(left, LEAST_SECONDS)
+        timeout = min(max(left, LEAST_SECONDS), LOOK_SECONDS)
         try:
             with replace(session, timeout=timeout).client() as client:
                 status.follow(client, session.target)
@@ -51,6 +56,8 @@ def follow(session: Session) -> None:
             # Whoever asked for a time gets no more of it because the service went away.
             if not status.is_known or until - time.monotonic() < LEAST_SECONDS:
                 raise
+            if isinstance(error, DeadlineExceededError) and error.method == WATCH:
+                continue
             status.lost(error.message)
         time.sleep(min(RETRY_SECONDS, max(until - time.monotonic(), 0)))
 
@@ -81,6 +88,7 @@ class LiveStatus:
         self._view = view
         self._state: ServiceState | None = None
         self._is_lost = False
+        self._revision = ""
         self._backends: dict[str, backend_pb2.Backend] = {}
 
     @property
@@ -89,12 +97,17 @@ class LiveStatus:
         return self._state is not None
 
     def follow(self, client: Client, target: str) -> None:
-        """Show every change until the service ends the watch.
+        """Show every change until the service ends the watch. It goes on where the last one ended.
 
         Raises:
-            LocalplaneError: If the service goes away or refuses.
+            LocalplaneError: If the service goes away or refuses, or the time of the client is over.
         """
-        with client.watch_backends() as messages:
+        if self._revision:
+            state = ServiceState.ask(client, target)
+            if state != self._state:
+                self._state = state
+                self._show(Message(kind=watch_pb2.WATCH_KIND_CHANGES))
+        with client.watch_backends(after_revision=self._revision) as messages:
             for message in messages:
                 state = ServiceState.ask(client, target)
                 if message.kind != watch_pb2.WATCH_KIND_CHANGES:
@@ -103,14 +116,20 @@ class LiveStatus:
                 for model in message.removed:
                     self._backends.pop(model, None)
                 self._state, self._is_lost = state, False
-                self._view.show(state, [one for _, one in sorted(self._backends.items())], message)
+                self._revision = message.revision
+                self._show(message)
 
     def lost(self, cause: str) -> None:
         """Tell that the service is gone; once, however long that lasts."""
         if self._state is not None and not self._is_lost:
-            self._is_lost = True
+            self._is_lost, self._revision = True, ""
             self._backends.clear()
             self._view.show(replace(self._state, cause=f"gone: {cause}"), [], None)
+
+    def _show(self, change: Message) -> None:
+        if self._state is not None:
+            backends = [one for _, one in sorted(self._backends.items())]
+            self._view.show(self._state, backends, change)
 
 
 class JsonView:

@@ -12,8 +12,10 @@ import grpc
 import pytest
 
 from localplane.v1 import backend_pb2, backend_service_pb2, system_service_pb2, watch_pb2
-from localplane_client import UnavailableError
+from localplane_client import DeadlineExceededError, UnavailableError
 from localplane_server.cli.live_status import (
+    LOOK_SECONDS,
+    WATCH,
     JsonView,
     LinesView,
     LiveStatus,
@@ -48,10 +50,12 @@ class Told:
 
     def __init__(self, *messages: backend_service_pb2.WatchBackendsResponse) -> None:
         self.messages = messages
+        self.asked_after: list[str] = []
         self.cause: str | None = None
 
     @contextlib.contextmanager
-    def watch_backends(self) -> Iterator[Any]:
+    def watch_backends(self, *, after_revision: str) -> Iterator[Any]:
+        self.asked_after.append(after_revision)
         yield iter(self.messages)
 
     def get_version(self) -> Any:
@@ -101,6 +105,22 @@ class TestLiveStatus:
 
         assert ["the keeper is gone"] == seen.causes
 
+    def test_goes_on(self) -> None:
+        """The next watch begins where the last one ended, and tells if the service is not ready any more."""
+        seen = Seen()
+        status = LiveStatus(seen)
+        first = change(SNAPSHOT, "a")
+        first.revision = "7"
+        self.follow(status, first)
+        client: Any = Told()
+        for cause in (None, "the keeper is gone", "the keeper is gone"):
+            client.cause = cause
+            status.follow(client, "host:1")
+
+        assert ["7"] * 3 == client.asked_after
+        assert [["a"], ["a"]] == seen.models
+        assert [None, "the keeper is gone"] == seen.causes
+
     def test_gone_and_back(self) -> None:
         """That it is gone is told once; what ran is not known any more, until it is back."""
         seen = Seen()
@@ -129,12 +149,68 @@ class Leaving(Told):
     """A client whose service goes away."""
 
     @contextlib.contextmanager
-    def watch_backends(self) -> Iterator[Any]:
+    def watch_backends(self, *, after_revision: str) -> Iterator[Any]:
+        _ = after_revision
         yield self._messages()
 
     def _messages(self) -> Iterator[Any]:
         yield from self.messages
         raise UnavailableError("gone", reason="NOT_REACHABLE", code=grpc.StatusCode.UNAVAILABLE)
+
+
+class Hanging(Told):
+    """A client whose service has nothing to tell after its first message until the time is over."""
+
+    @contextlib.contextmanager
+    def watch_backends(self, *, after_revision: str) -> Iterator[Any]:
+        yield self._messages(after_revision)
+
+    def _messages(self, after_revision: str) -> Iterator[Any]:
+        yield from () if after_revision else self.messages
+        raise late(WATCH)
+
+
+class Mute(Told):
+    """A client whose service does not answer."""
+
+    def get_version(self) -> Any:
+        raise late("/localplane.v1.SystemService/GetVersion")
+
+    @contextlib.contextmanager
+    def watch_backends(self, *, after_revision: str) -> Iterator[Any]:
+        _ = after_revision
+        raise late(WATCH)
+        yield
+
+
+def late(method: str) -> DeadlineExceededError:
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    return DeadlineExceededError("late", reason="DEADLINE_EXCEEDED", code=code, method=method)
+
+
+def test_host_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A service that has nothing to tell is there as long as it answers; one that does not is gone."""
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    first = change(SNAPSHOT, "a")
+    first.revision = "7"
+    rounds = iter(("well", "well", "mute", "mute", "well"))
+
+    class Rounds(Session):
+        @contextlib.contextmanager
+        def client(self) -> Iterator[Any]:
+            assert LOOK_SECONDS == self.timeout
+            told = next(rounds, None)
+            if told is None:
+                raise KeyboardInterrupt
+            yield Mute(first) if told == "mute" else Hanging(first)
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(Rounds(target="host:1", api_key=None, timeout=None, is_json=True))
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    assert [None, "gone: late", None] == [one["message"] for one in told]
 
 
 def test_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
