@@ -110,14 +110,19 @@ class LiveStatus:
         with client.watch_backends(after_revision=self._revision) as messages:
             for message in messages:
                 state = ServiceState.ask(client, target)
-                if message.kind != watch_pb2.WATCH_KIND_CHANGES:
+                is_all = message.kind != watch_pb2.WATCH_KIND_CHANGES
+                # One that goes on tells where it is, even if nothing changed.
+                is_new = bool(is_all or message.backends or message.removed)
+                if is_all:
                     self._backends.clear()
                 self._backends.update((one.model, one) for one in message.backends)
                 for model in message.removed:
                     self._backends.pop(model, None)
+                is_new = is_new or state != self._state
                 self._state, self._is_lost = state, False
                 self._revision = message.revision
-                self._show(message)
+                if is_new:
+                    self._show(message)
 
     def lost(self, cause: str) -> None:
         """Tell that the service is gone; once, however long that lasts."""

@@ -112,7 +112,9 @@ class TestLiveStatus:
         first = change(SNAPSHOT, "a")
         first.revision = "7"
         self.follow(status, first)
-        client: Any = Told()
+        nothing = change(CHANGES)
+        nothing.revision = "7"
+        client: Any = Told(nothing)
         for cause in (None, "the keeper is gone", "the keeper is gone"):
             client.cause = cause
             status.follow(client, "host:1")
