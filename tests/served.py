@@ -74,11 +74,25 @@ def start(*arguments: str, folder: Path, **environment: str) -> Served:
         folder: Its data directory; its log goes beside it.
         environment: Variables to add.
     """
+    return start_program(LOCALPLANE, *arguments, folder=folder, **environment)
+
+
+def start_program(
+    program: tuple[str, ...], *arguments: str, folder: Path, **environment: str
+) -> Served:
+    """Start a service as `start` does.
+
+    Args:
+        program: What to start in place of `localplane`.
+        arguments: What follows `serve`.
+        folder: Its data directory; its log goes beside it.
+        environment: Variables to add.
+    """
     log = folder.with_name(f"{folder.name}.log")
     with log.open("a") as errors:
         process = subprocess.Popen(
             [
-                *LOCALPLANE,
+                *program,
                 "serve",
                 *("--data-dir", str(folder)),
                 *("--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"),
@@ -105,7 +119,13 @@ def start(*arguments: str, folder: Path, **environment: str) -> Served:
 @contextlib.contextmanager
 def served(*arguments: str, folder: Path, **environment: str) -> Iterator[Served]:
     """Run a service for as long as the context is open; leave nothing of it."""
-    service = start(*arguments, folder=folder, **environment)
+    with ending(start(*arguments, folder=folder, **environment)) as service:
+        yield service
+
+
+@contextlib.contextmanager
+def ending(service: Served) -> Iterator[Served]:
+    """End a service with the context; leave nothing of it."""
     try:
         yield service
     finally:

@@ -43,6 +43,8 @@ class StagedSource:
         """URI at which it stands still."""
         self.has_stalled = asyncio.Event()
         """Set once it stands still."""
+        self.go_on = asyncio.Event()
+        """Whoever sets it lets it go on."""
 
     def offer(self, uri: str, content: bytes) -> str:
         """Have something, and return its SHA-256."""
@@ -67,7 +69,7 @@ class StagedSource:
         report(FileProgress(Phase.DOWNLOADING, len(content) // 2, len(content)))
         if uri == self.stalls_at:
             self.has_stalled.set()
-            await asyncio.Event().wait()
+            await self.go_on.wait()
         if sha256 and sha256 != digest(content):
             raise DigestMismatchError(uri, sha256, digest(content))
         self._staging.mkdir(parents=True, exist_ok=True)

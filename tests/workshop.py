@@ -15,6 +15,7 @@ from localplane_server.gallery.installs.installation import Installed, Installer
 from localplane_server.gallery.installs.models_folder import ModelsFolder
 from localplane_server.gallery.installs.request import InstallRequest
 from localplane_server.gallery.installs.resolution import Resolver
+from localplane_server.gallery.installs.turns import Turns
 from localplane_server.jobs.progress import JobProgress
 from localplane_server.models.catalog import ModelCatalog
 from staged_source import StagedSource
@@ -32,10 +33,13 @@ class GalleryInMemory:
 
     async def find(self, name: str) -> GalleryEntry:
         """Return an entry."""
-        try:
-            return self.entries[name.rpartition("@")[2].lower()]
-        except KeyError:
-            raise ModelNotInGalleryError(name) from None
+        if (entry := self.at_hand(name)) is None:
+            raise ModelNotInGalleryError(name)
+        return entry
+
+    def at_hand(self, name: str) -> GalleryEntry | None:
+        """Return an entry, or None when there is none."""
+        return self.entries.get(name.rpartition("@")[2].lower())
 
 
 class Loaded:
@@ -67,10 +71,11 @@ class Workshop:
         self.catalog = ModelCatalog(self.root)
         self.changes = Changes(ModelsFolder(self.root), self.staging, self.catalog)
         self.resolver = Resolver(self.gallery, self.source)
+        self.turns = Turns()
         self.installer = Installer(
-            self.changes, self.resolver, self.source, self.catalog, self.loaded
+            self.changes, self.resolver, self.source, self.catalog, self.loaded, turns=self.turns
         )
-        self.remover = Remover(self.changes, self.catalog, self.loaded)
+        self.remover = Remover(self.changes, self.catalog, self.loaded, turns=self.turns)
         self.told: list[JobProgress] = []
 
     async def install(self, **content: Any) -> Installed:

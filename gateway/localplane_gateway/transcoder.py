@@ -38,6 +38,7 @@ from localplane_gateway.page.welcome import HTML, NEGOTIATED, WelcomePage, wants
 from localplane_gateway.pages import PAGE_HEADERS
 from localplane_gateway.request_reader import RequestReader
 from localplane_gateway.settings import GatewaySettings
+from localplane_gateway.slices import SlicedField
 from localplane_gateway.streams import (
     PLAIN,
     STREAM_HEADERS,
@@ -82,6 +83,7 @@ class UnaryOperation:
         self._is_bytes = binding.call.response_class.DESCRIPTOR.full_name == HTTP_BODY
         self._headers: Headers = list(PAGE_HEADERS) if binding.is_page and self._is_bytes else []
         self._encode = _encoder(binding)
+        self._slices = SlicedField.of(binding.call.response_class, binding.answer_field)
         self._stream = (
             StreamOperation(binding, binding.stream, channel, public_url)
             if binding.stream
@@ -108,6 +110,8 @@ class UnaryOperation:
         if self._is_bytes:
             content_type = response.content_type or self._binding.produces[0]
             await exchange.respond(200, response.data, content_type.encode(), headers=headers)
+        elif self._slices is not None:
+            await exchange.respond(200, await self._slices.encode(response), JSON, headers=headers)
         else:
             await exchange.respond(200, self._encode(response), JSON, headers=headers)
 

@@ -31,6 +31,7 @@ from localplane_server.gallery.installs.models_folder import ModelsFolder
 from localplane_server.gallery.installs.plan import Planner
 from localplane_server.gallery.installs.resolution import Resolver
 from localplane_server.gallery.installs.scanning import Scanner
+from localplane_server.gallery.installs.turns import Turns
 from localplane_server.gallery.installs.works import DELETE, INSTALL, DeleteWork, InstallWork
 from localplane_server.gallery.source_check import SourceCheck
 from localplane_server.inference.counting import PredictionCounter
@@ -279,12 +280,14 @@ async def running(
         unloader = LoadedModels(scheduler, grace_seconds=settings.shutdown_grace)
         resolver = Resolver(galleries, downloader)
         scanner = None if settings.disable_predownload_scan else Scanner(downloader, endpoints)
+        turns = Turns()
         installer = Installer(
             changes,
             resolver,
             downloader,
             catalog,
             unloader,
+            turns=turns,
             scanner=scanner,
             parallel_downloads=settings.parallel_downloads,
         )
@@ -299,8 +302,8 @@ async def running(
             context_size=settings.context_size,
         )
         works: dict[str, Work] = {
-            INSTALL: InstallWork(installer),
-            DELETE: DeleteWork(Remover(changes, catalog, unloader)),
+            INSTALL: InstallWork(installer, resolver),
+            DELETE: DeleteWork(Remover(changes, catalog, unloader, turns=turns)),
         }
         # Left before all that their work uses is taken down.
         jobs = await stack.enter_async_context(

@@ -68,6 +68,8 @@ class LocalplaneError(Exception):
 
     reason: ClassVar[str] = "INTERNAL"
     """Stable, for programs. Part of the API."""
+    is_offline: bool = False
+    """Whether that may be only because the service was told to stay off the network."""
 
     def __init__(self, message: str, **metadata: str) -> None:
         super().__init__(message)
@@ -142,11 +144,12 @@ class ModelNotInGalleryError(NotFoundError):
 
     reason = "MODEL_NOT_IN_GALLERY"
 
-    def __init__(self, model: str, unread: str = "") -> None:
+    def __init__(self, model: str, unread: str = "", *, is_offline: bool = False) -> None:
         message = f'no model found with name "{model}"'
         if unread:
             message += f"; it may be in a gallery that cannot be read: {unread}"
         super().__init__(message, model=model, **({"unread": unread} if unread else {}))
+        self.is_offline = is_offline
 
 
 class MetricsDisabledError(NotFoundError):
@@ -249,6 +252,7 @@ class OfflineError(FailedPreconditionError):
     """A file would have to come over the network, and the service was told to stay off it."""
 
     reason = "OFFLINE"
+    is_offline = True
 
     def __init__(self, source: str) -> None:
         super().__init__(f"cannot download {source}: --offline is set", source=source)

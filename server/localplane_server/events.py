@@ -171,9 +171,9 @@ class JobMoved:
     state: str
     """The state that it is in."""
     reason: str = ""
-    """Reason of the error that it failed with. Empty if it did not."""
+    """Reason of the error that it failed with, or that keeps it from going on. Empty if there is none."""
     message: str = ""
-    """The error in words. Empty if it did not fail."""
+    """The error in words. Empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

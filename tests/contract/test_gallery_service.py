@@ -66,6 +66,9 @@ ALPHA = {
 }
 NAMES = ["minilm", "smollm2", "alpha-q4", "alpha-q8", "org/beta", "tiny"]
 
+SOON = 5.0
+"""Seconds for what is promised within one."""
+
 _servers: list[IndexServer] = []
 
 
@@ -249,6 +252,34 @@ class TestRemoveGallery:
 
 
 class TestListAvailableModels:
+    async def test_one_that_does_not_answer(
+        self, transport: Transport, server: IndexServer
+    ) -> None:
+        """It is waited for a moment, told to be read meanwhile, and there once it answers."""
+        url = server.put("/slow.yaml", "- {name: slow}\n")
+        server.pages["/slow.yaml"].is_open.clear()
+        await read(transport, "gone")
+        await add(transport, "slow", url)
+        try:
+            began = asyncio.get_running_loop().time()
+            names = [model.name for model in await available(transport)]
+            seconds = asyncio.get_running_loop().time() - began
+            meanwhile = {one.name: one for one in await galleries(transport)}
+            server.pages["/slow.yaml"].is_open.set()
+            later = await read(transport, "slow")
+            all_names = [model.name for model in await available(transport)]
+        finally:
+            server.pages["/slow.yaml"].is_open.set()
+            await remove(transport, "slow")
+
+        assert NAMES == names
+        assert seconds < SOON
+        assert (True, False) == (meanwhile["slow"].reading, meanwhile["first"].reading)
+        assert not meanwhile["slow"].HasField("models")
+        assert not meanwhile["slow"].HasField("error")
+        assert 1 == later.models
+        assert [*NAMES, "slow"] == all_names
+
     async def test_all(self, transport: Transport) -> None:
         """By gallery and name, each with its gallery; the one that is installed says so."""
         models = await available(transport)

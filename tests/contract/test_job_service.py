@@ -31,6 +31,7 @@ from localplane.v1 import (
     watch_pb2,
 )
 from localplane_server.app import App
+from localplane_server.gallery_setting import GallerySetting
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -40,6 +41,9 @@ PART = SIZE // 4
 MOST_CONNECTIONS = 8
 """At most, of one file. Each has a piece under way."""
 
+SHELF = b"- {name: Stock, overrides: {backend: fake}}"
+STOCK = b"{name: Stock, config_file: {backend: fake}}"
+
 _SERVERS: list[FileServer] = []
 
 
@@ -47,8 +51,10 @@ _SERVERS: list[FileServer] = []
 def prepare(_request: Any, _data_dir: Path) -> Iterator[dict[str, Any]]:
     """Serve files while the service runs."""
     with file_server.serving() as server:
+        server.routes["/shelf.yaml"] = lambda _: (200, {}, SHELF)
+        server.routes["/stock.yaml"] = lambda _: (200, {}, STOCK)
         _SERVERS.append(server)
-        yield {}
+        yield {"galleries": (GallerySetting("shelf", f"{server.url}/shelf.yaml"),)}
         _SERVERS.remove(server)
 
 
@@ -273,6 +279,37 @@ async def test_fifty_applies(transport: Transport, files: FileServer, name: str)
     assert 1 == len(set(ids))
     fetched = sum(asked.sent for asked in files.fetched(f"/{name}.bin"))
     assert len(files.files[f"/{name}.bin"].content) == fetched
+
+
+async def test_one_model_by_all_its_names(
+    transport: Transport, files: FileServer, name: str, models_folder: Path
+) -> None:
+    """A gallery's model is one job whatever it is called; what turns out to be the same model waits for that."""
+    wanted = apply_request(files, name)
+    files.allow(files.sent)
+    requests = [
+        gallery_service_pb2.ApplyModelRequest(id=spelling, files=wanted.files)
+        for spelling in ("shelf@Stock", "stock", "SHELF@STOCK", "Stock")
+    ]
+    requests.append(gallery_service_pb2.ApplyModelRequest(id="stock", name="Stock"))
+    requests[-1].files.extend(wanted.files)
+    ids = [await apply(transport, request) for request in requests]
+    by_url = await apply(
+        transport, gallery_service_pb2.ApplyModelRequest(url=f"{files.url}/stock.yaml")
+    )
+    waiting = await until(transport, by_url, lambda job: job.phase == "waiting")
+    first = await get(transport, ids[0])
+    files.allow(None)
+    ends = [(await finished(transport, one)).state for one in (ids[0], by_url)]
+    reference = await transport.call(
+        "GalleryService.DeleteModel", gallery_service_pb2.DeleteModelRequest(name="Stock")
+    )
+    await finished(transport, reference.uuid)
+
+    assert 1 == len(set(ids))
+    assert job_pb2.JOB_STATE_RUNNING == waiting.state == first.state
+    assert [job_pb2.JOB_STATE_COMPLETED] * 2 == ends
+    assert not (models_folder / "Stock.yaml").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import shutil
 import signal
@@ -20,7 +19,8 @@ import pytest
 
 import file_server
 from file_server import PIECE_BYTES, Asked, FileServer
-from served import Served, alive, served, start, wait_until
+from gated_service import Gate
+from served import Served, alive, ending, served, start, start_program, wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -31,6 +31,8 @@ MOST_CONNECTIONS = 8
 KILLS = 3
 CHUNK_BYTES = 8 * MIB
 """Most that may have to be fetched again for each kill: what is under way on all connections."""
+MANY = 20
+"""Files of a model, where it is looked at how they are put in place."""
 SOON = 5.0
 """Seconds for what is promised within one."""
 
@@ -301,49 +303,122 @@ def test_cancelled_while_verifying(files: FileServer, folder: Path) -> None:
     assert ["m-1.bin"] == left_of(folder, "m-")
 
 
-def test_cancelled_while_renaming(files: FileServer, folder: Path) -> None:
-    """Whoever cancels as files are put in place finds all of them or none, and is told which."""
-    count = 20
-    outcomes = set()
-    with served(*ARGUMENTS, folder=folder) as service:
-        for number in range(6):
-            name = f"many{number}"
-            contents = [noise(10, seed) for seed in range(count)]
-            job_id = apply(service, request_for(files, name, *contents))
-            phase = "publishing" if number % 2 else "downloading"
-            with httpx.stream(
-                "GET",
-                f"http://{service.http}/models/jobs/{job_id}/watch",
-                headers={"accept": "text/event-stream"},
-                timeout=60,
-            ) as events:
-                for line in events.iter_lines():
-                    if line.startswith("data: ") and _is_at(line, phase):
-                        break
-            answer = service.post(f"/models/jobs/{job_id}/cancel")
-            job = job_of(service, job_id)
-            present = left_of(folder, f"{name}-")
-            configured = (folder / "models" / f"{name}.yaml").exists()
-            outcomes.add(job["state"])
+class Renaming:
+    """A job that was cancelled while its files are put in place, at a step at which it stands still.
 
-            if answer.status_code == httpx.codes.OK:
-                assert "cancelled" == job["state"]
-                assert ([], False) == (present, configured)
-            else:
-                assert (400, "JOB_FINISHED") == (
-                    answer.status_code,
-                    answer.json()["error"]["reason"],
-                )
-                assert "completed" == job["state"], job
-                assert (count, True) == (len(present), configured)
-        final = {job["state"] for job in service.get("/models/jobs").json().values()}
+    Another job for the same waits, paused, for it to end.
+    """
 
-    assert outcomes == final <= {"completed", "cancelled"}
+    def __init__(self, service: Served, files: FileServer, gate: Gate) -> None:
+        self.service = service
+        self.gate = gate
+        request = request_for(files, "many", *(noise(10, seed) for seed in range(MANY)))
+        self.job_id = apply(service, request)
+        wait_until(lambda: gate.is_reached, 60)
+        self.callers = ThreadPoolExecutor(1)
+        self.answer = self.callers.submit(service.post, f"/models/jobs/{self.job_id}/cancel")
+        # Who asks for the same gets another job once the cancellation is there.
+        wait_until(lambda: apply(service, request) != self.job_id)
+        self.next_id = apply(service, request)
+        service.post(f"/models/jobs/{self.next_id}/pause").raise_for_status()
+
+    def go_on(self, word: str) -> httpx.Response:
+        """Let it go on, and return what whoever cancels is told."""
+        assert not self.answer.done()
+        self.gate.open(word)
+        answer = self.answer.result(60)
+        self.callers.shutdown()
+        return answer
 
 
-def _is_at(line: str, phase: str) -> bool:
-    job = json.loads(line.removeprefix("data: "))["job"]
-    return job is not None and (job["phase"] == phase or job["processed"])
+def present(folder: Path) -> tuple[int, bool]:
+    """Return how many files there are of the model of many, and whether it has its configuration."""
+    return len(left_of(folder, "many-")), (folder / "models" / "many.yaml").exists()
+
+
+RENAMING = [
+    ("journal.json.partial", 0, False),
+    ("new-0", 0, False),
+    (f"new-{MANY // 2}", MANY // 2, False),
+    (f"new-{MANY + 1}", MANY, False),
+    ("journal.json", MANY, True),
+]
+"""Steps of putting files in place, and what there is before each. The configuration comes last."""
+
+
+@pytest.mark.parametrize("place", RENAMING)
+def test_cancelled_while_renaming(
+    files: FileServer, folder: Path, place: tuple[str, int, bool]
+) -> None:
+    """Whoever cancels as files are put in place comes too late: all of them are there, and that is told."""
+    step, count, is_configured = place
+    gate = Gate(folder.with_name("gate"))
+    with ending(start_program(gate.program(step), *ARGUMENTS, folder=folder)) as service:
+        renaming = Renaming(service, files, gate)
+        meanwhile = (job_of(service, renaming.job_id)["state"], *present(folder))
+        answer = renaming.go_on("go")
+        job = job_of(service, renaming.job_id)
+        left = present(folder)
+
+    assert ("running", count, is_configured) == meanwhile
+    assert (400, "JOB_FINISHED") == (answer.status_code, answer.json()["error"]["reason"]), job
+    assert "completed" == job["state"], job
+    assert (MANY, True) == left
+    assert [] == list((folder / "models").glob(".localplane/*"))
+
+
+@pytest.mark.parametrize("place", RENAMING)
+def test_cancelled_while_renaming_fails(
+    files: FileServer, folder: Path, place: tuple[str, int, bool]
+) -> None:
+    """If the disk fails under it, the job is cancelled and nothing is there, or all was there before; then it works."""
+    step, count, is_configured = place
+    gate = Gate(folder.with_name("gate"))
+    with ending(start_program(gate.program(step), *ARGUMENTS, folder=folder)) as service:
+        renaming = Renaming(service, files, gate)
+        meanwhile = present(folder)
+        answer = renaming.go_on("fail")
+        job = job_of(service, renaming.job_id)
+        left = present(folder)
+        service.post(f"/models/jobs/{renaming.next_id}/resume").raise_for_status()
+        following = finished(service, renaming.next_id)
+        end = present(folder)
+
+    assert (count, is_configured) == meanwhile
+    if is_configured:
+        assert (400, "completed", (MANY, True)) == (answer.status_code, job["state"], left)
+    else:
+        assert (200, "cancelled", (0, False)) == (answer.status_code, job["state"], left)
+    assert "completed" == following["state"], following
+    assert (MANY, True) == end
+    assert [] == list((folder / "models").glob(".localplane/*"))
+
+
+@pytest.mark.parametrize("place", RENAMING[::2])
+def test_killed_while_renaming_is_cancelled(
+    files: FileServer, folder: Path, place: tuple[str, int, bool]
+) -> None:
+    """A cancellation that nobody was told to have come through is none: after a kill the job comes to its end."""
+    step, count, is_configured = place
+    gate = Gate(folder.with_name("gate"))
+    with ending(start_program(gate.program(step), *ARGUMENTS, folder=folder)) as service:
+        renaming = Renaming(service, files, gate)
+        kill(service)
+        with pytest.raises(httpx.TransportError):
+            renaming.answer.result(60)
+        renaming.callers.shutdown()
+    after_kill = present(folder)
+    with served(*ARGUMENTS, folder=folder) as other:
+        at_once = present(folder)
+        job = finished(other, renaming.job_id)
+        end = present(folder)
+
+    assert (count, is_configured) == after_kill
+    assert at_once in (
+        [(MANY, True)] if step != "journal.json.partial" else [(0, False), (MANY, True)]
+    )
+    assert "completed" == job["state"], job
+    assert (MANY, True) == end
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -380,6 +455,40 @@ def test_restarted_in_the_middle(files: FileServer, folder: Path, number: signal
     )
     assert "completed" == end["state"]
     assert [] == left_of(folder, "a-")
+
+
+def test_restarted_without_a_network(files: FileServer, folder: Path) -> None:
+    """A service that stays off the network keeps what another one began, says why, and the next one ends it."""
+    files.allow(SIZE // 4)
+    content = noise(SIZE)
+    request = request_for(files, "a", content)
+    with served(*ARGUMENTS, folder=folder) as service:
+        job_id = apply(service, request)
+        before = job_once(service, job_id, lambda job: job["current_bytes"] > 0)
+        service.process.terminate()
+        service.process.wait(60)
+    files.allow(None)
+    asked = len(files.asked)
+    with served(*ARGUMENTS, "--offline", folder=folder) as offline:
+        left = job_once(offline, job_id, lambda job: job["state"] == "interrupted")
+        again = apply(offline, request)
+        still = job_once(offline, job_id, lambda job: job["runs"] > left["runs"])
+        resumed = offline.post(f"/models/jobs/{job_id}/resume")
+        job_once(offline, job_id, lambda job: job["state"] == "interrupted")
+        other = finished(offline, apply(offline, request_for(files, "b", content)))
+        assert asked == len(files.asked)
+    with served(*ARGUMENTS, folder=folder) as online:
+        done = finished(online, job_id)
+
+    assert ("OFFLINE", None, False) == (left["error_reason"], left["error"], left["processed"])
+    assert "--offline" in left["message"]
+    assert job_id == again == still["uuid"]
+    assert httpx.codes.OK == resumed.status_code
+    assert ("failed", "OFFLINE") == (other["state"], other["error_reason"])
+    assert left["current_bytes"] >= before["current_bytes"]
+    assert ("completed", None) == (done["state"], done["error_reason"])
+    assert files.sent <= SIZE + CHUNK_BYTES
+    assert content == (folder / "models" / "a-0.bin").read_bytes()
 
 
 def test_fifty_applies_at_once(files: FileServer, folder: Path) -> None:

@@ -96,6 +96,7 @@ class Gallery(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     PROBLEM_COUNT_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
+    READING_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """URL of its index. `builtin://localplane` is the gallery that comes with the service."""
     name: _builtins.str
@@ -110,6 +111,8 @@ class Gallery(_message.Message):
     """
     problem_count: _builtins.int
     """How many entries of the index cannot be used and are left out."""
+    reading: _builtins.bool
+    """Whether it is being read now. Until that is done, its models are those of the last good copy, or none."""
     @_builtins.property
     def mirrors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """URLs of copies of the index, tried in their order when the first one fails."""
@@ -134,10 +137,11 @@ class Gallery(_message.Message):
         error: _builtins.str | None = ...,
         problem_count: _builtins.int = ...,
         problems: _abc.Iterable[Global___GalleryProblem] | None = ...,
+        reading: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_models", b"_models", "_read_at", b"_read_at", "_source", b"_source", "error", b"error", "models", b"models", "read_at", b"read_at", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_models", b"_models", "_read_at", b"_read_at", "_source", b"_source", "error", b"error", "mirrors", b"mirrors", "models", b"models", "name", b"name", "problem_count", b"problem_count", "problems", b"problems", "read_at", b"read_at", "source", b"source", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_models", b"_models", "_read_at", b"_read_at", "_source", b"_source", "error", b"error", "mirrors", b"mirrors", "models", b"models", "name", b"name", "problem_count", b"problem_count", "problems", b"problems", "read_at", b"read_at", "reading", b"reading", "source", b"source", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015

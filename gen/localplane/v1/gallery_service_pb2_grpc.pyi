@@ -54,7 +54,7 @@ class GalleryServiceStub:
     ListAvailableModels: _grpc.UnaryUnaryMultiCallable[_gallery_service_pb2.ListAvailableModelsRequest, _gallery_service_pb2.ListAvailableModelsResponse]
     """Lists the models that can be installed, by gallery and name, whatever is wrong with some of the galleries or entries:
     ListGalleries tells of that. An index that is older than an hour is fetched again in the background; one that was never
-    read is waited for, for a few seconds.
+    read is waited for, for a second: what comes later is in later answers.
 
     Over REST the answer is the list itself. It has an `ETag`, so that whoever has it already can be told so, and where a
     page follows, its token in `X-Next-Page-Token` and its address in `Link`.
@@ -62,8 +62,9 @@ class GalleryServiceStub:
     ApplyModel: _grpc.UnaryUnaryMultiCallable[_gallery_service_pb2.ApplyModelRequest, _job_pb2.JobReference]
     """Installs a model and answers at once with the job that does it; JobService tells what becomes of it.
 
-    What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
-    itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
+    What is asked for again while it is not finished is the same job, which goes on if it was paused or interrupted, also
+    when the `id` is written in another way: with its gallery or without, as long as that is the gallery in which the bare
+    name is found. A gallery that was never read is waited for, for a second. Only the request itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
     cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
     `SOURCE_REFUSED` when a URL in it says itself that nothing may be fetched from there. A model that no gallery has is a
     job that fails with `MODEL_NOT_IN_GALLERY`.
@@ -109,7 +110,7 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     ListAvailableModels: _aio.UnaryUnaryMultiCallable[_gallery_service_pb2.ListAvailableModelsRequest, _gallery_service_pb2.ListAvailableModelsResponse]  # type: ignore[assignment]
     """Lists the models that can be installed, by gallery and name, whatever is wrong with some of the galleries or entries:
     ListGalleries tells of that. An index that is older than an hour is fetched again in the background; one that was never
-    read is waited for, for a few seconds.
+    read is waited for, for a second: what comes later is in later answers.
 
     Over REST the answer is the list itself. It has an `ETag`, so that whoever has it already can be told so, and where a
     page follows, its token in `X-Next-Page-Token` and its address in `Link`.
@@ -117,8 +118,9 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     ApplyModel: _aio.UnaryUnaryMultiCallable[_gallery_service_pb2.ApplyModelRequest, _job_pb2.JobReference]  # type: ignore[assignment]
     """Installs a model and answers at once with the job that does it; JobService tells what becomes of it.
 
-    What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
-    itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
+    What is asked for again while it is not finished is the same job, which goes on if it was paused or interrupted, also
+    when the `id` is written in another way: with its gallery or without, as long as that is the gallery in which the bare
+    name is found. A gallery that was never read is waited for, for a second. Only the request itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
     cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
     `SOURCE_REFUSED` when a URL in it says itself that nothing may be fetched from there. A model that no gallery has is a
     job that fails with `MODEL_NOT_IN_GALLERY`.
@@ -185,7 +187,7 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_gallery_service_pb2.ListAvailableModelsResponse, _abc.Awaitable[_gallery_service_pb2.ListAvailableModelsResponse]]:
         """Lists the models that can be installed, by gallery and name, whatever is wrong with some of the galleries or entries:
         ListGalleries tells of that. An index that is older than an hour is fetched again in the background; one that was never
-        read is waited for, for a few seconds.
+        read is waited for, for a second: what comes later is in later answers.
 
         Over REST the answer is the list itself. It has an `ETag`, so that whoever has it already can be told so, and where a
         page follows, its token in `X-Next-Page-Token` and its address in `Link`.
@@ -199,8 +201,9 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_pb2.JobReference, _abc.Awaitable[_job_pb2.JobReference]]:
         """Installs a model and answers at once with the job that does it; JobService tells what becomes of it.
 
-        What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
-        itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
+        What is asked for again while it is not finished is the same job, which goes on if it was paused or interrupted, also
+        when the `id` is written in another way: with its gallery or without, as long as that is the gallery in which the bare
+        name is found. A gallery that was never read is waited for, for a second. Only the request itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
         cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
         `SOURCE_REFUSED` when a URL in it says itself that nothing may be fetched from there. A model that no gallery has is a
         job that fails with `MODEL_NOT_IN_GALLERY`.

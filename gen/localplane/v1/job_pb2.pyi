@@ -36,7 +36,10 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     JOB_STATE_PAUSED: _JobState.ValueType  # 3
     """Somebody paused it. What it has fetched is kept; it goes on when somebody resumes it, not by itself."""
     JOB_STATE_INTERRUPTED: _JobState.ValueType  # 4
-    """The service ended while it ran. It is queued again when the service starts."""
+    """The service ended while it ran, in which case it is queued again when the service starts; or an earlier service left
+    it behind and this one may not do what it needs, in which case `error_reason` tells why. It goes on when a service
+    starts that may, or when somebody resumes it.
+    """
     JOB_STATE_CANCELLED: _JobState.ValueType  # 5
     """Somebody cancelled it. What it had fetched is gone. Final."""
     JOB_STATE_FAILED: _JobState.ValueType  # 6
@@ -56,7 +59,10 @@ JOB_STATE_RUNNING: JobState.ValueType  # 2
 JOB_STATE_PAUSED: JobState.ValueType  # 3
 """Somebody paused it. What it has fetched is kept; it goes on when somebody resumes it, not by itself."""
 JOB_STATE_INTERRUPTED: JobState.ValueType  # 4
-"""The service ended while it ran. It is queued again when the service starts."""
+"""The service ended while it ran, in which case it is queued again when the service starts; or an earlier service left
+it behind and this one may not do what it needs, in which case `error_reason` tells why. It goes on when a service
+starts that may, or when somebody resumes it.
+"""
 JOB_STATE_CANCELLED: JobState.ValueType  # 5
 """Somebody cancelled it. What it had fetched is gone. Final."""
 JOB_STATE_FAILED: JobState.ValueType  # 6
@@ -170,15 +176,16 @@ class Job(_message.Message):
     """Whether it is finished: completed, failed or cancelled."""
     message: _builtins.str
     """What it does, in words: `queued`, `processing model: NAME`, `processing file: FILE. Total: SIZE. Current: SIZE`,
-    `paused`, `interrupted`, `cancelled`, `completed`, or `error: ` and what is in `error`.
+    `paused`, `interrupted`, `interrupted: ` and what keeps it from going on, `cancelled`, `completed`, or `error: ` and
+    what is in `error`.
     """
     progress: _builtins.float
     """How much is done, from 0 to 100; 0 while it is not known how much there is. What is converted and unpacked has its
     share. 100 once it is completed, and not before: no more than 99 until then.
     """
     phase: _builtins.str
-    """What it does, in a word, such as `queued`, `resolving`, `downloading`, `verifying`, `converting`, `unpacking`,
-    `publishing` or `completed`.
+    """What it does, in a word, such as `queued`, `resolving`, `waiting` for another job on the same model, `downloading`,
+    `verifying`, `converting`, `unpacking`, `publishing` or `completed`.
     """
     current_bytes: _builtins.int
     """Bytes that were fetched, or made of what was fetched, and are on the disk. Never less than before."""
@@ -201,7 +208,9 @@ class Job(_message.Message):
     state: Global___JobState.ValueType
     """Where it is in its life."""
     error_reason: _builtins.str
-    """Reason of the error for programs, such as `MODEL_NOT_IN_GALLERY`. Null if it did not fail."""
+    """Why it failed, for programs, such as `MODEL_NOT_IN_GALLERY`; or, while it is interrupted, what keeps it from going on,
+    such as `OFFLINE`. Null if neither is so.
+    """
     rate: _builtins.float
     """Bytes per second, of the last ten seconds. Null while that is not known, and when it does not run."""
     eta: _builtins.float
@@ -210,7 +219,7 @@ class Job(_message.Message):
     """How often its work began: more than once after a pause or a restart of the service."""
     @_builtins.property
     def error_metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The variable parts of the error's message."""
+        """The variable parts of that message."""
 
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobFile]:

@@ -125,8 +125,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeJob(self, request, context):
-        """Resumes a paused job: it is queued again and goes on with what it had fetched. Resuming a job that waits or runs does
-        nothing.
+        """Resumes a job that is paused or interrupted: it is queued again and goes on with what it had fetched. Resuming a job
+        that waits or runs does nothing.
 
         Answers `JOB_NOT_FOUND` when there is no such job, and `JOB_FINISHED` when it came to its end.
         """

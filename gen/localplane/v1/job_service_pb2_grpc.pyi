@@ -66,8 +66,8 @@ class JobServiceStub:
     Answers `JOB_NOT_FOUND` and `JOB_FINISHED` as CancelJob does.
     """
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ResumeJobRequest, _job_service_pb2.ChangeJobResponse]
-    """Resumes a paused job: it is queued again and goes on with what it had fetched. Resuming a job that waits or runs does
-    nothing.
+    """Resumes a job that is paused or interrupted: it is queued again and goes on with what it had fetched. Resuming a job
+    that waits or runs does nothing.
 
     Answers `JOB_NOT_FOUND` when there is no such job, and `JOB_FINISHED` when it came to its end.
     """
@@ -109,8 +109,8 @@ class JobServiceAsyncStub(JobServiceStub):
     Answers `JOB_NOT_FOUND` and `JOB_FINISHED` as CancelJob does.
     """
     ResumeJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ResumeJobRequest, _job_service_pb2.ChangeJobResponse]  # type: ignore[assignment]
-    """Resumes a paused job: it is queued again and goes on with what it had fetched. Resuming a job that waits or runs does
-    nothing.
+    """Resumes a job that is paused or interrupted: it is queued again and goes on with what it had fetched. Resuming a job
+    that waits or runs does nothing.
 
     Answers `JOB_NOT_FOUND` when there is no such job, and `JOB_FINISHED` when it came to its end.
     """
@@ -185,8 +185,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.ResumeJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.ChangeJobResponse, _abc.Awaitable[_job_service_pb2.ChangeJobResponse]]:
-        """Resumes a paused job: it is queued again and goes on with what it had fetched. Resuming a job that waits or runs does
-        nothing.
+        """Resumes a job that is paused or interrupted: it is queued again and goes on with what it had fetched. Resuming a job
+        that waits or runs does nothing.
 
         Answers `JOB_NOT_FOUND` when there is no such job, and `JOB_FINISHED` when it came to its end.
         """

@@ -41,6 +41,8 @@ def search_models(
             for gallery in client.list_galleries().galleries:
                 if gallery.error:
                     click.echo(f"cannot read gallery {gallery.name}: {gallery.error}", err=True)
+                elif gallery.reading and not gallery.HasField("models"):
+                    click.echo(f"gallery {gallery.name} is still being read", err=True)
 
 
 @click.group("galleries")

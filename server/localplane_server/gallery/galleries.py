@@ -179,7 +179,7 @@ class Galleries:
             if source is None:
                 raise GalleryNotFoundError(name)
             await uninterrupted(self._drop(key, source))
-        source.close()
+        await source.end()
         url = source.setting.url
         if all(url != one.setting.url for one in self._sources.values()):
             await asyncio.to_thread(self._cache.remove, url)
@@ -194,31 +194,54 @@ class Galleries:
             ModelNotInGalleryError: If there is none. The error tells of galleries that could have
                 it and cannot be read.
         """
-        gallery, at, rest = name.partition("@")
-        if at and (source := self._sources.get(gallery.lower())) is not None:
-            sources, key = [source], key_of(rest)
-        else:
-            sources, key = list(self._sources.values()), key_of(name)
+        sources, key = self._meant(name)
         unread = []
+        is_offline = False
         for source in sources:
             index = await source.index()
             if index is None:
                 unread.append(f"{source.setting.name} ({source.state().error or 'not read yet'})")
+                is_offline |= self._offline and not source.setting.url.startswith("file:")
             elif key in index.by_key:
                 return index.by_key[key]
-        raise ModelNotInGalleryError(name, "; ".join(unread))
+        raise ModelNotInGalleryError(name, "; ".join(unread), is_offline=is_offline)
+
+    def at_hand(self, name: str) -> GalleryEntry | None:
+        """Return the entry that `find` would return, or None when there is none or a gallery is still to be read."""
+        sources, key = self._meant(name)
+        for source in sources:
+            state = source.state()
+            if state.index is not None and key in state.index.by_key:
+                return state.index.by_key[key]
+            if state.index is None and not state.error:
+                return None
+        return None
+
+    async def look(self, name: str) -> None:
+        """Read the galleries that could have a name for `at_hand`, as far as that can be done within a second."""
+        if not name:
+            return
+        sources, _ = self._meant(name)
+        await asyncio.gather(*(source.glance() for source in sources))
 
     async def offer(self) -> Offer:
-        """Return what the galleries offer, as far as it can be had within a few seconds."""
+        """Return what the galleries offer, as far as it can be had within a second: what comes later is there then."""
         sources = list(self._sources.values())
         indexes = [source.index_at_hand() for source in sources]
         if None in indexes:
-            indexes = list(await asyncio.gather(*(source.index() for source in sources)))
+            indexes = list(await asyncio.gather(*(source.glance() for source in sources)))
         read = tuple(index for index in indexes if index is not None)
         before = self._offer.indexes
         if len(read) != len(before) or any(a is not b for a, b in zip(read, before, strict=True)):
             self._offer = Offer(indexes=read, revision=_revision(read))
         return self._offer
+
+    def _meant(self, name: str) -> tuple[list[GallerySource], str]:
+        """Return where a name is looked for, in order, and its key there."""
+        gallery, at, rest = name.partition("@")
+        if at and (source := self._sources.get(gallery.lower())) is not None:
+            return [source], key_of(rest)
+        return list(self._sources.values()), key_of(name)
 
     async def _keep(self, key: str, source: GallerySource) -> None:
         setting = source.setting

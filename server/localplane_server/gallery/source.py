@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from localplane_server.downloads.addresses import shown
 from localplane_server.downloads.progress import Document, Validators
 from localplane_server.errors import LocalplaneError
+from localplane_server.gallery.blocking import uninterrupted
 from localplane_server.gallery.builtin import builtin_index
 from localplane_server.gallery.index import (
     MOST_INDEX_BYTES,
@@ -56,7 +57,9 @@ class Patience:
     fetch: float = 60.0
     """How long one source may take."""
     wait: float = 5.0
-    """How long a caller waits for an index of which there is no copy."""
+    """How long an installation waits for an index of which there is no copy."""
+    glance: float = 1.0
+    """How long whoever asks what there is waits for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +75,14 @@ class SourceState:
     """URL that it came from. Empty when there is none."""
     error: str
     """Why it could not be read when that was tried last. Empty when it could."""
+    is_reading: bool
+    """Whether it is being read now."""
 
 
 class GallerySource:
     """Reads the index of one gallery: at first from the last good copy, and again when it gets old.
 
-    Whoever asks gets what there is at once, and waits, for a few seconds, only when there is nothing
+    Whoever asks gets what there is at once, and waits, for a little while, only when there is nothing
     yet. Fetching is done once for all who ask, and goes on when they leave.
 
     Args:
@@ -127,6 +132,7 @@ class GallerySource:
             read_at=self._copy.fetched_at if self._copy else None,
             source=self._copy.source if self._copy else "",
             error=self._error,
+            is_reading=self._refresh is not None,
         )
 
     def index_at_hand(self) -> Index | None:
@@ -137,13 +143,27 @@ class GallerySource:
 
     async def index(self) -> Index | None:
         """Return the index, the last good copy of it, or None when it cannot be had in time."""
+        return await self._index_within(self._patience.wait)
+
+    async def glance(self) -> Index | None:
+        """Return the index as `index` does, for one who would rather have none than wait. Reading it goes on."""
+        return await self._index_within(self._patience.glance)
+
+    async def _index_within(self, seconds: float) -> Index | None:
         self._begin_refresh()
         if self._index is None and self._refresh is not None:
             # Those who come later wait no longer than the first: a slow gallery holds up nobody twice.
-            seconds = self._began + self._patience.wait - self._clock()
-            if seconds > 0:
-                await asyncio.wait([self._refresh], timeout=seconds)
+            left = self._began + seconds - self._clock()
+            if left > 0:
+                await asyncio.wait([self._refresh], timeout=left)
         return self._index
+
+    async def end(self) -> None:
+        """Stop fetching, and return once nothing is written any more."""
+        refresh = self._refresh
+        self.close()
+        if refresh is not None:
+            await asyncio.wait([refresh])
 
     def close(self) -> None:
         """Stop fetching."""
@@ -252,7 +272,8 @@ class GallerySource:
             )
             self._index = index
         self._copy = kept
-        await asyncio.to_thread(self._cache.write, self.setting.url, kept)
+        # Whoever removes the gallery removes the copy after that.
+        await uninterrupted(asyncio.to_thread(self._cache.write, self.setting.url, kept))
 
     async def _parsed(self, content: bytes) -> Index:
         """Parse an index, unless it is the one that is there."""

@@ -34,7 +34,7 @@ class JobState(enum.Enum):
     PAUSED = "paused"
     """Somebody stopped it; what was fetched is kept. It goes on when somebody says so."""
     INTERRUPTED = "interrupted"
-    """The service ended while it ran. It is queued again when the service starts."""
+    """The service ended while it ran, or may not do now what it needs. It is queued again when the service starts."""
     CANCELLED = "cancelled"
     """Somebody ended it; what was fetched is thrown away."""
     FAILED = "failed"
@@ -63,7 +63,7 @@ class JobEvent(enum.Enum):
     CANCEL = "cancel"
     """Somebody ends it."""
     INTERRUPT = "interrupt"
-    """The service ends, or has ended, under it."""
+    """The service ends, or has ended, under it, or may not do now what it needs."""
     REQUEUE = "requeue"
     """The service is there again."""
     FAIL = "fail"
@@ -84,6 +84,7 @@ TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = {
     (JobState.PAUSED, JobEvent.RESUME): JobState.QUEUED,
     (JobState.PAUSED, JobEvent.CANCEL): JobState.CANCELLED,
     (JobState.INTERRUPTED, JobEvent.REQUEUE): JobState.QUEUED,
+    (JobState.INTERRUPTED, JobEvent.RESUME): JobState.QUEUED,
     (JobState.INTERRUPTED, JobEvent.PAUSE): JobState.PAUSED,
     (JobState.INTERRUPTED, JobEvent.CANCEL): JobState.CANCELLED,
 }
@@ -146,10 +147,10 @@ class Job:
     result: Mapping[str, Any] | None = None
     """What its work came to, as JSON has it. None if it did not complete."""
     error: JobError | None = None
-    """Why it failed. None if it did not."""
+    """Why it failed, or what keeps it from going on. None if neither is so."""
 
     def after(self, event: JobEvent, at: datetime) -> Job:
-        """Return the job after an event.
+        """Return the job after an event, without an error.
 
         Raises:
             ValueError: If that cannot happen to it in its state.
@@ -166,8 +167,5 @@ class Job:
             finished_at=at if state.is_finished else None,
             runs=self.runs + is_start,
             rate=None,
+            error=None,
         )
-
-    def is_same_work(self, kind: str, request: Mapping[str, Any]) -> bool:
-        """Return whether it does what that asks for."""
-        return self.kind == kind and self.request == request

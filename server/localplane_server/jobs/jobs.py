@@ -68,6 +68,7 @@ class Jobs:
         self._bus = bus
         self._clock = clock
         self._now = now
+        self._works = works
         self._queue = JobQueue(parallel)
         self._journal = JobJournal(records)
         self._runner = JobRunner(self._queue, self._journal, works, bus, clock=clock, now=now)
@@ -88,7 +89,7 @@ class Jobs:
             self._take_up(job)
         await self._prune()
         self._is_open = True
-        self._runner.open()
+        self._runner.open(self._next_number)
         return self
 
     async def __aexit__(
@@ -151,8 +152,9 @@ class Jobs:
     ) -> Job:
         """Have something done, and return the job that does it once that will survive whatever happens.
 
-        What is asked for again while it is not finished is not done twice: the answer is the same job, which goes on if
-        it was paused. What works on the same target is done in the order in which it was asked for.
+        What is asked for again while it is not finished, in whichever words, is not done twice: the answer is the same
+        job, which goes on if it was paused or interrupted. What works on the same target is done in the order in which
+        it was asked for.
 
         Args:
             kind: Which work it is.
@@ -171,13 +173,11 @@ class Jobs:
         request = orjson.loads(orjson.dumps(dict(request)))
         now = self._now()
         key = RequestKey.of(request_id, (kind, target, request)) if request_id else None
-        job = self._queue.twin(kind, target, request)
+        job = self._twin(kind, target, request)
         if job is not None and self._runner.is_being_cancelled(job):
             job = None
         # One that is about to be paused is in time only to be let go on again.
-        is_resumed = job is not None and (
-            job.state is JobState.PAUSED or self._runner.is_leaving(job)
-        )
+        is_resumed = job is not None and self._is_to_be_resumed(job)
         if key is not None:
             known = self._queue.get(self._request_ids.job_of(key, now))
             if known is not None:
@@ -245,7 +245,7 @@ class Jobs:
         return job
 
     async def resume(self, job_id: str) -> Job:
-        """Let a paused job go on when its turn comes. One that waits or runs already goes on as it is.
+        """Let a job that is paused or interrupted go on when its turn comes. One that waits or runs goes on as it is.
 
         Raises:
             JobNotFoundError: If there is none of that identifier.
@@ -253,11 +253,22 @@ class Jobs:
         """
         job = self.get(job_id)
         self._check_unfinished(job, "resume")
-        while job.state is JobState.PAUSED or self._runner.is_leaving(job):
+        while self._is_to_be_resumed(job):
             await self._runner.bring(job, JobEvent.RESUME)
             job = self.get(job.id)
             self._check_unfinished(job, "resume")
         return job
+
+    def _twin(self, kind: str, target: str, request: Mapping[str, Any]) -> Job | None:
+        """Return the unfinished job that does just this, unless something else happens to the target behind it."""
+        job = self._queue.last_on(target)
+        if job is None or job.kind != kind:
+            return None
+        if job.request == request:
+            return job
+        work = self._works.get(kind)
+        is_same = work is not None and work.identity(job.request) == work.identity(request)
+        return job if is_same else None
 
     async def _enter(self, job: Job, key: RequestKey | None) -> None:
         try:
@@ -280,6 +291,10 @@ class Jobs:
         except BaseException:
             self._request_ids.forget(key)
             raise
+
+    def _is_to_be_resumed(self, job: Job) -> bool:
+        is_stopped = job.state in (JobState.PAUSED, JobState.INTERRUPTED)
+        return is_stopped or self._runner.is_leaving(job)
 
     def _take_up(self, job: Job) -> None:
         """Queue a job again that an earlier service left behind."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from localplane_server.jobs.job import Job, JobState
 
@@ -68,13 +67,13 @@ class JobQueue:
         """Return the jobs that are not finished."""
         return list(self._unfinished.values())
 
-    def twin(self, kind: str, target: str, request: Mapping[str, Any]) -> Job | None:
-        """Return the unfinished job that does just this, unless something else happens to the target behind it."""
+    def last_on(self, target: str) -> Job | None:
+        """Return the unfinished job behind all others on a target, or None when there is none."""
         last = None
         for job in self._unfinished.values():
             if job.target == target:
                 last = job
-        return last if last is not None and last.is_same_work(kind, request) else None
+        return last
 
     def startable(self) -> list[Job]:
         """Return the jobs whose turn it is."""

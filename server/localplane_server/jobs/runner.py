@@ -70,10 +70,16 @@ class JobRunner:
         self._clock = clock
         self._now = now
         self._live: dict[str, _Live] = {}
+        self._first_own = 0
         self._is_open = False
 
-    def open(self) -> None:
-        """Begin with the jobs whose turn it is, now and whenever another comes to its end."""
+    def open(self, first_own: int) -> None:
+        """Begin with the jobs whose turn it is, now and whenever another comes to its end.
+
+        Args:
+            first_own: Number of the first job that is this service's own: those before it were left by an earlier one.
+        """
+        self._first_own = first_own
         self._is_open = True
         self.start_what_can()
 
@@ -190,12 +196,22 @@ class JobRunner:
         elif live.stop is not None:
             # Whatever the work says when it is stopped, that is why it ended.
             await self._settle(job_id, live.stop)
+        elif self._is_for_later(job_id, error):
+            await self._settle(job_id, JobEvent.INTERRUPT, error=JobError.of(error))
         else:
             if not isinstance(error, LocalplaneError):
                 log.error(
                     "a job failed in an unforeseen way", exc_info=error, extra={"job": job_id}
                 )
             await self._settle(job_id, JobEvent.FAIL, error=JobError.of(error))
+
+    def _is_for_later(self, job_id: str, error: BaseException) -> bool:
+        """Return whether a job cannot be done by this service and could be by the one that took it.
+
+        Somebody began it when it could be done: that this service stays off the network throws nothing away.
+        """
+        is_own = self._queue.known(job_id).number >= self._first_own
+        return isinstance(error, LocalplaneError) and error.is_offline and not is_own
 
     async def _settle(
         self,
@@ -211,7 +227,8 @@ class JobRunner:
         job = before.after(event, self._now())
         if result is not None:
             job = replace(job, result=dict(result))
-        job = replace(job, error=error)
+        if error is not None:
+            job = replace(job, error=error)
         await self._journal.write(job)
         self.publish(job, before=before)
 

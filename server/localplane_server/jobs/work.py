@@ -33,5 +33,12 @@ class Work(Protocol):
             LocalplaneError: If it cannot be done. The job fails with that.
         """
 
+    def identity(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what all requests have in common that come to the same, however they are written.
+
+        It is asked again whenever two requests are compared, for what is known may change: whatever takes time is left
+        out. A request that says everything itself is its own identity.
+        """
+
     async def discard(self, request: Mapping[str, Any]) -> None:
         """Throw away what an unfinished run has fetched, if there is anything: the job was cancelled."""

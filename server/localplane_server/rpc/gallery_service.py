@@ -101,6 +101,8 @@ class GalleryServicer(gallery_service_pb2_grpc.GalleryServiceServicer):
         wanted = install_request(request)
         for uri in wanted.sources:
             self._look(uri)
+        # So that one model is one job, however it is called.
+        await self._galleries.look(wanted.id)
         job = await self._jobs.submit(
             INSTALL, wanted.target, wanted.to_json(), request_id=_request_id(request, context)
         )
@@ -146,6 +148,7 @@ def _gallery_to_proto(state: SourceState) -> gallery_pb2.Gallery:
         models=None if index is None else len(index.entries),
         source=state.source or None,
         error=state.error or None,
+        reading=state.is_reading,
     )
     if state.read_at is not None:
         gallery.read_at.FromDatetime(state.read_at)

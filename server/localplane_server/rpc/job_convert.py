@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
+
 from google.protobuf.struct_pb2 import Struct
 
-from localplane.v1 import job_pb2
+from localplane.v1 import job_pb2, job_service_pb2
 from localplane_server.gallery.installs.works import DELETE
 from localplane_server.jobs.job import Job, JobState
 from localplane_server.jobs.progress import FileStage, FileState, eta_seconds
@@ -28,6 +31,8 @@ STAGES = {
     FileStage.DONE: job_pb2.JOB_FILE_STATE_DONE,
 }
 WHOLE_PERCENT = 100.0
+SLICE = 16
+"""Jobs that are turned into messages at once: a millisecond's work."""
 
 
 def job_to_proto(job: Job) -> job_pb2.Job:
@@ -37,7 +42,7 @@ def job_to_proto(job: Job) -> job_pb2.Job:
     message = job_pb2.Job(
         deletion=job.kind == DELETE,
         file_name=progress.current_file if job.state is JobState.RUNNING else "",
-        error=job.error.message if job.error else None,
+        error=job.error.message if job.error and job.state is JobState.FAILED else None,
         processed=job.state.is_finished,
         message=_words(job),
         progress=WHOLE_PERCENT if job.state is JobState.COMPLETED else progress.percent,
@@ -69,6 +74,18 @@ def job_to_proto(job: Job) -> job_pb2.Job:
     return message
 
 
+async def jobs_to_proto(
+    jobs: Iterable[Job], next_page_token: str
+) -> job_service_pb2.ListJobsResponse:
+    """Return a page of jobs as a message. There may be thousands: others have their turn in between."""
+    response = job_service_pb2.ListJobsResponse(next_page_token=next_page_token)
+    for number, job in enumerate(jobs, start=1):
+        response.jobs[job.id].CopyFrom(job_to_proto(job))
+        if number % SLICE == 0:
+            await asyncio.sleep(0)
+    return response
+
+
 def size_words(count: int) -> str:
     """Return a number of bytes in LocalAI's words: `512 B`, `1.5 KiB`."""
     if count < 1024:  # noqa: PLR2004 - how many make one of the next
@@ -92,7 +109,9 @@ def job_model(job: Job) -> str:
 def _words(job: Job) -> str:
     progress = job.progress
     if job.error is not None:
-        return f"error: {job.error.message}"
+        # Of one that waits for better days nobody is to think that it failed.
+        word = "error" if job.state is JobState.FAILED else job.state.value
+        return f"{word}: {job.error.message}"
     if job.state is not JobState.RUNNING:
         return str(job.state.value)
     if not progress.current_file:

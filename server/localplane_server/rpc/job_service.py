@@ -10,7 +10,7 @@ from localplane.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 from localplane_server.jobs.job import Job
 from localplane_server.jobs.job_feed import JobFeed
 from localplane_server.jobs.jobs import Jobs
-from localplane_server.rpc.job_convert import job_to_proto
+from localplane_server.rpc.job_convert import job_to_proto, jobs_to_proto
 from localplane_server.rpc.pages import page, send_next_page
 from localplane_server.rpc.watches import KINDS, place_of
 
@@ -35,9 +35,7 @@ class JobServicer(job_service_pb2_grpc.JobServiceServicer):
             request.page_token,
         )
         await send_next_page(context, "models/jobs", token, page_size=request.page_size)
-        return job_service_pb2.ListJobsResponse(
-            jobs={job.id: job_to_proto(job) for job in shown}, next_page_token=token
-        )
+        return await jobs_to_proto(shown, token)
 
     async def WatchJob(
         self, request: job_service_pb2.WatchJobRequest, context: Any

@@ -48,8 +48,11 @@ class Reader:
 
     def __init__(self) -> None:
         self.indexes: dict[str, str] = {}
+        self.held: dict[str, asyncio.Event] = {}
 
     async def read(self, uri: str, **_: Any) -> Document | None:
+        if uri in self.held:
+            await self.held[uri].wait()
         if uri not in self.indexes:
             raise DownloadFailedError(uri, "not there")
         return Document(self.indexes[uri].encode(), Validators())
@@ -64,11 +67,12 @@ class World:
         self.reader = Reader()
         self.checked: list[str] = []
         self.check: Any = self.take_note
+        self.glance_seconds = 10.0
 
     async def take_note(self, uri: str) -> None:
         self.checked.append(uri)
 
-    async def start(self, *configured: GallerySetting) -> Galleries:
+    async def start(self, *configured: GallerySetting, offline: bool = False) -> Galleries:
         galleries = Galleries(
             configured,
             records=self.records,
@@ -76,7 +80,8 @@ class World:
             check=self.check,
             folder=self.folder,
             run=asyncio.create_task,
-            patience=Patience(wait=5),
+            offline=offline,
+            patience=Patience(wait=10, glance=self.glance_seconds),
         )
         await galleries.load()
         return galleries
@@ -262,12 +267,98 @@ class TestFind:
         with pytest.raises(ModelNotInGalleryError) as caught:
             await galleries.find("two")
 
+        assert not caught.value.is_offline
         assert "not there" in caught.value.metadata["unread"]
         assert "B" in caught.value.message
         assert "one" == (await galleries.find("one")).name
 
+    async def test_offline(self, world: World) -> None:
+        """What may be in a gallery that must not be read now may be there later; what is in none will not."""
+        galleries = await world.start(A, offline=True)
+        told = []
+        for name in ("two", "localplane@two"):
+            with pytest.raises(ModelNotInGalleryError) as caught:
+                await galleries.find(name)
+            told.append(caught.value.is_offline)
+
+        assert [True, False] == told
+
+
+async def test_removed_while_its_copy_is_written(world: World) -> None:
+    """Nothing is left of a gallery that goes as soon as it is there."""
+    world.reader.indexes = {A.url: "- {name: one}\n"}
+    for _ in range(20):
+        galleries = await world.start()
+        await galleries.add(A)
+        async with asyncio.timeout(10):
+            while galleries.states()[-1].index is None:
+                await asyncio.sleep(0)
+        await galleries.remove("a")
+
+        assert [] == [path for path in world.folder.rglob("*") if path.is_file()]
+
+
+class TestAtHand:
+    async def test_known(self, world: World) -> None:
+        """What was read is what would be found; before that, and where there is none, there is nothing."""
+        world.reader.indexes = {A.url: "- {name: one}\n", B.url: "- {name: One}\n- {name: two}\n"}
+        galleries = await world.start(A, B)
+        before = galleries.at_hand("one")
+        await galleries.look("one")
+
+        assert before is None
+        for name in ("one", "A@ONE", "b@one", "two"):
+            assert await galleries.find(name) is galleries.at_hand(name)
+        assert galleries.at_hand("three") is None
+
+    async def test_one_that_is_read_later(self, world: World) -> None:
+        """As long as a gallery that counts first may have a bare name, nobody knows what that means."""
+        world.reader.indexes = {A.url: "- {name: one}\n", B.url: "- {name: one}\n"}
+        world.reader.held[A.url] = asyncio.Event()
+        world.glance_seconds = 0.05
+        galleries = await world.start(A, B)
+        await galleries.find("B@one")
+        await galleries.find("smollm2")
+        await galleries.look("one")
+        meanwhile = (galleries.at_hand("one"), galleries.at_hand("B@one"))
+        await galleries.look("")
+        world.reader.held[A.url].set()
+        found = await galleries.find("one")
+
+        assert meanwhile[0] is None
+        assert meanwhile[1] is not None
+        assert found is galleries.at_hand("one")
+        assert "a@one" == found.id
+
+    async def test_one_that_cannot_be_read(self, world: World) -> None:
+        """A gallery that could not be read is passed over, as it is when a model is looked for."""
+        world.reader.indexes = {B.url: "- {name: one}\n"}
+        galleries = await world.start(A, B)
+        await galleries.look("one")
+        found = galleries.at_hand("one")
+
+        assert found is not None
+        assert "B@one" == found.id
+
 
 class TestOffer:
+    async def test_not_waited_for(self, world: World) -> None:
+        """A gallery that does not answer is left out until it does, and told to be read meanwhile."""
+        world.reader.indexes = {A.url: "- {name: one}\n", B.url: "- {name: two}\n"}
+        world.reader.held[A.url] = asyncio.Event()
+        world.glance_seconds = 0.05
+        galleries = await world.start(A, B)
+        await galleries.find("B@two")
+        await galleries.find("smollm2")
+        offered = [[one.gallery for one in (await galleries.offer()).indexes]]
+        reading = [(one.setting.name, one.is_reading) for one in galleries.states()]
+        world.reader.held[A.url].set()
+        await galleries.find("A@one")
+        offered.append([one.gallery for one in (await galleries.offer()).indexes])
+
+        assert [["localplane", "B"], ["localplane", "a", "B"]] == offered
+        assert [("localplane", False), ("a", True), ("B", False)] == reading
+
     async def test_all_that_can_be_read(self, world: World) -> None:
         """One gallery that fails costs the others nothing."""
         world.reader.indexes = {B.url: "- {name: one}\n- {url: bad}\n"}

@@ -255,6 +255,19 @@ async def test_too_slow(world: World) -> None:
     assert ["one"] == await world.names()
 
 
+async def test_glance(world: World) -> None:
+    """Who only looks what there is does not wait for a source that stalls; reading goes on, and is told."""
+    world.new(patience=Patience(wait=30, glance=0.01))
+    gate = world.reader.answers[URL] = asyncio.Event()
+
+    assert await world.source.glance() is None
+    assert (True, "") == (world.state.is_reading, world.state.error)
+    gate.set()
+    assert ["one"] == await world.names()
+    assert not world.state.is_reading
+    assert world.state.index is await world.source.glance()
+
+
 async def test_offline(world: World) -> None:
     """Nothing is fetched, and the error says why; a copy is used, however old."""
     world.reader.answers[URL] = ONE

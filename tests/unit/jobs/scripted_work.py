@@ -55,6 +55,9 @@ class ScriptedWork:
             if self.outcome(name).done():
                 del self.outcomes[name]
 
+    def identity(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**request, "name": request["name"].lower()}
+
     async def discard(self, request: Mapping[str, Any]) -> None:
         assert request["name"] not in self.at_work
         if self.discarding is not None:

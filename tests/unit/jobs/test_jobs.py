@@ -23,6 +23,8 @@ from localplane_server.errors import (
     JobFinishedError,
     JobNotFoundError,
     ModelNotFoundError,
+    ModelNotInGalleryError,
+    OfflineError,
     RequestIdReusedError,
 )
 from localplane_server.jobs import jobs as module
@@ -160,6 +162,19 @@ async def test_fifty_at_once(tmp_path: Path) -> None:
     assert 1 == len({job.id for job in jobs})
     assert again.id != jobs[0].id
     assert ["a", "a"] == one.work.begun
+
+
+async def test_in_other_words(tmp_path: Path) -> None:
+    """What comes to the same is the same job, unless something else happens to the target behind it."""
+    async with service(tmp_path) as one:
+        first = await one.jobs.submit("install", "a", {"name": "a"})
+        same = await one.jobs.submit("install", "a", {"name": "A"}, request_id=str(uuid.uuid4()))
+        other = await one.jobs.submit("install", "a", {"name": "a", "more": 1})
+        behind = await one.jobs.submit("install", "a", {"name": "A"})
+        deletion = await one.jobs.submit("delete", "a", {"name": "A"})
+
+    assert first.id == same.id
+    assert 4 == len({first.id, other.id, behind.id, deletion.id})
 
 
 async def test_limit(tmp_path: Path) -> None:
@@ -488,6 +503,64 @@ async def test_stop_interrupts(tmp_path: Path) -> None:
     assert [JobState.INTERRUPTED, JobState.PAUSED, JobState.QUEUED] == ends
     assert ["a", "c"] == other.work.begun
     assert JobState.PAUSED is paused.state
+
+
+async def test_left_for_later(tmp_path: Path) -> None:
+    """What an earlier service took and this one may not fetch waits for one that may; what this one took fails."""
+    async with service(tmp_path, parallel=1) as one:
+        running = await one.install("a")
+        waiting = await one.install("b")
+        await one.reached(running, JobState.RUNNING)
+    async with service(tmp_path) as offline:
+        own = await offline.install("c")
+        for job in (running, waiting, own):
+            await offline.reached(job, JobState.RUNNING)
+            offline.work.outcome(job.target).set_exception(OfflineError("https://host/x"))
+        failed = await offline.reached(own, JobState.FAILED)
+        left = [await offline.reached(job, JobState.INTERRUPTED) for job in (running, waiting)]
+        assert left == [offline.jobs.get(job.id) for job in left]
+        again = await offline.install("a")
+        resumed = await offline.jobs.resume(waiting.id)
+        await offline.reached(running, JobState.RUNNING)
+        offline.work.outcome("a").set_exception(OfflineError("https://host/x"))
+        await offline.reached(running, JobState.INTERRUPTED)
+        await offline.reached(waiting, JobState.RUNNING)
+        offline.work.outcome("b").set_exception(
+            ModelNotInGalleryError("b", "a gallery", is_offline=True)
+        )
+        kept = await offline.reached(waiting, JobState.INTERRUPTED)
+    async with service(tmp_path) as online:
+        ran = [await online.reached(job, JobState.RUNNING) for job in (running, waiting)]
+        online.work.outcome("a").set_result({})
+        online.work.outcome("b").set_exception(ModelNotInGalleryError("b"))
+        await online.reached(running, JobState.COMPLETED)
+        await online.reached(waiting, JobState.FAILED)
+        assert JobState.FAILED is online.jobs.get(own.id).state
+
+    assert failed.error is not None
+    assert "OFFLINE" == failed.error.reason
+    assert ["OFFLINE", "OFFLINE"] == [job.error.reason for job in left if job.error]
+    assert running.id == again.id
+    assert resumed.error is None
+    assert "MODEL_NOT_IN_GALLERY" == (kept.error.reason if kept.error else "")
+    assert [None, None] == [job.error for job in ran]
+
+
+async def test_left_for_later_and_stopped(tmp_path: Path) -> None:
+    """What waits for a service that may fetch it can be paused and cancelled meanwhile."""
+    async with service(tmp_path) as one:
+        jobs = [await one.install(name) for name in "ab"]
+    async with service(tmp_path) as offline:
+        for job in jobs:
+            await offline.reached(job, JobState.RUNNING)
+            offline.work.outcome(job.target).set_exception(OfflineError("https://host/x"))
+            await offline.reached(job, JobState.INTERRUPTED)
+        paused = await offline.jobs.pause(jobs[0].id)
+        cancelled = await offline.jobs.cancel(jobs[1].id)
+
+    assert (JobState.PAUSED, None) == (paused.state, paused.error)
+    assert (JobState.CANCELLED, None) == (cancelled.state, cancelled.error)
+    assert ["b"] == offline.work.discarded
 
 
 async def test_sudden_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

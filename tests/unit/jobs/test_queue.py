@@ -56,11 +56,9 @@ class QueueMachine(RuleBasedStateMachine):
     )
     def ask(self, kind: str, on: str, request: dict[str, Any]) -> None:
         on_target = [j for j in self.jobs if j.target == on and not j.state.is_finished]
-        twin = self.queue.twin(kind, on, request)
+        assert (on_target[-1] if on_target else None) == self.queue.last_on(on)
         if on_target and (on_target[-1].kind, on_target[-1].request) == (kind, request):
-            assert on_target[-1] == twin
             return
-        assert twin is None
         number = self.queue.next_number
         job = Job(
             id=str(number),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,14 @@ import pytest
 from localplane.v1 import job_pb2
 from localplane_server.jobs.job import Job, JobError, JobState
 from localplane_server.jobs.progress import FileStage, FileState, JobProgress
-from localplane_server.rpc.job_convert import STAGES, STATES, job_to_proto, size_words
+from localplane_server.rpc.job_convert import (
+    SLICE,
+    STAGES,
+    STATES,
+    job_to_proto,
+    jobs_to_proto,
+    size_words,
+)
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
 JOB = Job(id="j", number=1, kind="install", target="m", request={}, created_at=AT)
@@ -120,6 +128,37 @@ def test_error() -> None:
 
     assert ("no such model", "MODEL_NOT_IN_GALLERY") == (told.error, told.error_reason)
     assert {"model": "m"} == dict(told.error_metadata)
+
+
+def test_kept_from_going_on() -> None:
+    """What keeps a job from going on is told, and is no failure to whoever looks for one."""
+    error = JobError("--offline is set", "OFFLINE", {"source": "s"})
+    told = job_to_proto(replace(JOB, state=JobState.INTERRUPTED, error=error))
+
+    assert ("interrupted: --offline is set", "OFFLINE") == (told.message, told.error_reason)
+    assert {"source": "s"} == dict(told.error_metadata)
+    assert not told.HasField("error")
+    assert not told.processed
+
+
+async def test_many() -> None:
+    """Whoever has something else to do does it while thousands of jobs are listed."""
+    jobs = [replace(JOB, id=f"id-{number}") for number in range(10 * SLICE)]
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    listed = await jobs_to_proto(jobs, "next")
+    task.cancel()
+
+    assert turns >= 10
+    assert "next" == listed.next_page_token
+    assert {job.id: job_to_proto(job) for job in jobs} == dict(listed.jobs)
 
 
 @pytest.mark.parametrize("kind", ["install", "delete"])

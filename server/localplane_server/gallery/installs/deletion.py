@@ -31,6 +31,7 @@ from localplane_server.gallery.installs.references import (
     read_gallery_file,
     recorded_files,
 )
+from localplane_server.gallery.installs.turns import Turns
 from localplane_server.jobs.progress import JobProgress
 from localplane_server.jobs.work import Report
 from localplane_server.models.catalog import ModelCatalog
@@ -104,11 +105,27 @@ class _Target:
 class Remover:
     """Deletes models."""
 
-    def __init__(self, changes: Changes, catalog: ModelCatalog, unloader: Unloader) -> None:
+    def __init__(
+        self,
+        changes: Changes,
+        catalog: ModelCatalog,
+        unloader: Unloader,
+        *,
+        turns: Turns | None = None,
+    ) -> None:
+        """Set up.
+
+        Args:
+            changes: Changes the models folder.
+            catalog: The models that there are.
+            unloader: Ends the backends of models.
+            turns: Keeps it from a model that somebody else changes. Without it, only its own deletions wait.
+        """
         self._changes = changes
         self._folder = changes.folder
         self._catalog = catalog
         self._unloader = unloader
+        self._turns = turns or Turns()
 
     async def delete(self, name: str, report: Report) -> Removed:
         """Delete a model: unload it, and remove its configuration and the files that no other model needs.
@@ -124,6 +141,11 @@ class Remover:
             ModelNotFoundError: If there is no such model.
             LocalplaneError: If the files cannot be removed.
         """
+        files = self._files_of(installed_name(name, field="model"))
+        async with self._turns.of(name, *files):
+            return await self._delete(name, report)
+
+    async def _delete(self, name: str, report: Report) -> Removed:
         report(JobProgress(phase="unloading"))
         target = self._target(name)
         freed = await self._unloader.unload(target.served)
@@ -151,12 +173,7 @@ class Remover:
             return None
 
     def _target(self, name: str) -> _Target:
-        flat = installed_name(name, field="model")
-        stems = {flat: f"{flat}.yaml"}
-        for model in self._catalog.configured():
-            if model.config_file and model.name.replace("/", "__") == flat:
-                stems = {model.config_file.rpartition(".")[0]: model.config_file}
-        for stem, file in stems.items():
+        for stem, file in self._files_of(installed_name(name, field="model")).items():
             configuration = next(
                 (
                     one
@@ -177,6 +194,14 @@ class Remover:
                 )
                 return _Target(served=served, configuration=configuration, gallery_file=gallery)
         return self._loose_target(name)
+
+    def _files_of(self, flat: str) -> dict[str, str]:
+        """Return where the configuration of a model is, or would be, by the name under which it was installed."""
+        files = {flat: f"{flat}.yaml"}
+        for model in self._catalog.configured():
+            if model.config_file and model.name.replace("/", "__") == flat:
+                files = {model.config_file.rpartition(".")[0]: model.config_file}
+        return files
 
     def _loose_target(self, name: str) -> _Target:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
 import shutil
 import stat
@@ -45,6 +44,8 @@ from localplane_server.gallery.installs.references import (
 from localplane_server.gallery.installs.request import InstallRequest
 from localplane_server.gallery.installs.resolution import Resolver
 from localplane_server.gallery.installs.scanning import Scanner
+from localplane_server.gallery.installs.stopped import StoppedInstallations
+from localplane_server.gallery.installs.turns import Turns
 from localplane_server.jobs.progress import JobProgress
 from localplane_server.jobs.work import Report
 from localplane_server.models.catalog import ModelCatalog
@@ -113,6 +114,7 @@ class Installer:
         catalog: ModelCatalog,
         unloader: Unloader,
         *,
+        turns: Turns | None = None,
         scanner: Scanner | None = None,
         parallel_downloads: int = PARALLEL_DOWNLOADS,
     ) -> None:
@@ -124,6 +126,7 @@ class Installer:
             source: Where files come from.
             catalog: The models that there are.
             unloader: Ends the backends of models.
+            turns: Keeps it from a model that somebody else changes. Without it, only its own installations wait.
             scanner: Asks whether files are safe. Without one, nobody asks.
             parallel_downloads: How many files may come at a time, for all installations.
         """
@@ -134,7 +137,8 @@ class Installer:
         self._catalog = catalog
         self._unloader = unloader
         self._scanner = scanner
-        self._stopped: dict[str, Recipe] = {}
+        self._turns = turns or Turns()
+        self._stopped = StoppedInstallations()
 
     async def install(self, request: InstallRequest, report: Report) -> Installed:
         """Install a model, or bring what is installed of that name to what it is to be.
@@ -144,6 +148,9 @@ class Installer:
         cancelling keeps what was fetched for the next time; the last step is not interrupted. A model that is loaded
         goes on serving until then, and is unloaded afterwards: the next call loads what is there now.
 
+        One model is installed or deleted at a time, whatever it was asked for by: it begins once what began before has
+        ended.
+
         Raises:
             ModelNotInGalleryError: If no gallery has the model.
             AlreadyExistsError: If a configuration has the name that was not installed under it.
@@ -152,16 +159,27 @@ class Installer:
             LocalplaneError: If a file cannot be had, or not be put in place. Everything is as it was then.
         """
         report(JobProgress(phase="resolving"))
-        recipe = await self._resolver.resolve(request)
-        self._stopped.pop(_key(request), None)
-        check_name_is_free(recipe, self._catalog, self._folder)
         try:
-            if self._scanner is not None:
-                await self._scanner.check(recipe.name, recipe.files)
-            publishing = await self._publish(recipe, Told(recipe.files, report))
-        except asyncio.CancelledError:
-            self._stopped[_key(request)] = recipe
+            recipe = await self._resolver.resolve(request)
+        except Exception:
+            # It has ended. Stopped in the meantime, it would be what it was before.
+            self._stopped.pop(request)
             raise
+        self._stopped.pop(request)
+        try:
+            if self._turns.is_taken(recipe.name):
+                report(JobProgress(phase="waiting"))
+            async with self._turns.of(recipe.name):
+                return await self._install(recipe, report)
+        except asyncio.CancelledError:
+            self._stopped.add(request, recipe.files)
+            raise
+
+    async def _install(self, recipe: Recipe, report: Report) -> Installed:
+        check_name_is_free(recipe, self._catalog, self._folder)
+        if self._scanner is not None:
+            await self._scanner.check(recipe.name, recipe.files)
+        publishing = await self._publish(recipe, Told(recipe.files, report))
         # It is installed now, whoever wants to call that off.
         freed = await uninterrupted(self._settle(recipe, publishing))
         return Installed(
@@ -213,15 +231,15 @@ class Installer:
 
     async def discard(self, request: InstallRequest) -> None:
         """Throw away what an installation that did not end has fetched. What cannot be found out soon stays."""
-        recipe = self._stopped.pop(_key(request), None)
-        if recipe is None:
+        files = self._stopped.pop(request)
+        if files is None:
             try:
                 # Perhaps it is cancelled because just that takes for ever.
                 async with asyncio.timeout(LOOK_SECONDS):
-                    recipe = await self._resolver.resolve(request)
+                    files = (await self._resolver.resolve(request)).files
             except (LocalplaneError, TimeoutError):
                 return
-        await self._gatherer.discard(recipe.files)
+        await self._gatherer.discard(files)
 
 
 def check_name_is_free(recipe: Recipe, catalog: ModelCatalog, folder: ModelsFolder) -> None:
@@ -249,10 +267,6 @@ def check_name_is_free(recipe: Recipe, catalog: ModelCatalog, folder: ModelsFold
             " give another name, or delete that model first"
         )
         raise AlreadyExistsError(message, model=recipe.name, file=own)
-
-
-def _key(request: InstallRequest) -> str:
-    return json.dumps(request.to_json(), sort_keys=True, default=str)
 
 
 class _Publishing:

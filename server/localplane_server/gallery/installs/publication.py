@@ -82,6 +82,9 @@ class Publication:
         try:
             _clear(self._folder, self._path)
             _remove_if_empty(self._folder)
+        except OSError:
+            # What was changed is changed, and what was not is not. The next recovery clears away.
+            log.exception("cannot clear away what a change left", extra={"folder": self._path})
         finally:
             os.close(self._lock)
 
@@ -187,11 +190,15 @@ def _carry_out(folder: ModelsFolder, path: str, changes: list[Change]) -> None:
             os.fsync(place.folder)
         _take_back(folder, path, changes)
         raise
-    for change in changes:
-        if change.staged:
-            # It is the file in its place, under a second name, by which nobody may write to it.
-            Path(change.staged).unlink(missing_ok=True)
-    _forget(folder, path)
+    try:
+        for change in changes:
+            if change.staged:
+                # It is the file in its place, under a second name, by which nobody may write to it.
+                Path(change.staged).unlink(missing_ok=True)
+        _forget(folder, path)
+    except OSError:
+        # All is in place, and nobody is to be told otherwise. The next recovery finds nothing left to make.
+        log.exception("a change was made and cannot be forgotten", extra={"folder": path})
 
 
 def _make(folder: ModelsFolder, path: str, change: Change) -> None:

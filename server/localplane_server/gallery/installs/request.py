@@ -9,7 +9,8 @@ from typing import Any
 
 from localplane_server.downloads import addresses
 from localplane_server.errors import InvalidArgumentError
-from localplane_server.gallery.entry import GalleryFile
+from localplane_server.gallery.entry import GalleryEntry, GalleryFile
+from localplane_server.gallery.index import key_of
 from localplane_server.gallery.installs.file_names import (
     check_file_name,
     check_sha256,
@@ -101,6 +102,27 @@ class InstallRequest:
         # It is shown and logged, and the query of a URL can hold a key.
         return target(str(named)) if named else addresses.shown(self.config_url or self.url)
 
+    def identity(self, entry: GalleryEntry | None) -> dict[str, Any]:
+        """Return what all requests have in common that come to the same, as JSON has it: they differ in spelling only.
+
+        Args:
+            entry: The entry that the id means. None when there is none, or nobody knows yet.
+        """
+        name = self.name
+        content = self.to_json()
+        if self.id:
+            content["id"] = entry.id if entry else key_of(self.id)
+            content["variant"] = self.variant.casefold()
+            name = name or (entry.name if entry else "")
+        elif not (self.config_url or self.url):
+            named = (self.config_file or {}).get("name")
+            name = name or (named if isinstance(named, str) else "")
+        # Of what says what the model is, the first counts.
+        said = [one for one in ("id", "config_url", "url", "config_file") if one in content]
+        for one in said[1:]:
+            del content[one]
+        return {**content, "name": name.replace("/", "__")}
+
     @property
     def sources(self) -> tuple[str, ...]:
         """The URLs in it from which something will be fetched."""
@@ -144,7 +166,7 @@ class InstallRequest:
 
 def target(name: str) -> str:
     """Return what installations and deletions of the model of a name have in common."""
-    return name.replace("/", "__").lower()
+    return key_of(name)
 
 
 def check_files(files: tuple[GalleryFile, ...], *, field: str) -> None:

@@ -47,6 +47,9 @@ class Entries(Protocol):
     async def find(self, name: str) -> GalleryEntry:
         """Return the entry that is meant by an id."""
 
+    def at_hand(self, name: str) -> GalleryEntry | None:
+        """Return the entry that is meant by an id, or None when there is none or nobody knows yet."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Base:
@@ -68,6 +71,10 @@ class Resolver:
     def __init__(self, entries: Entries, documents: Documents) -> None:
         self._entries = entries
         self._documents = documents
+
+    def identity(self, request: InstallRequest) -> dict[str, Any]:
+        """Return what all requests have in common that come to the same, as far as that is known without waiting."""
+        return request.identity(self._entries.at_hand(request.id) if request.id else None)
 
     async def resolve(self, request: InstallRequest) -> Recipe:
         """Return what the request comes to, checked.

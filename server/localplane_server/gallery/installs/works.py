@@ -10,6 +10,7 @@ from localplane_server.gallery.installs.deletion import Remover
 from localplane_server.gallery.installs.file_names import installed_name
 from localplane_server.gallery.installs.installation import Installer
 from localplane_server.gallery.installs.request import InstallRequest
+from localplane_server.gallery.installs.resolution import Resolver
 from localplane_server.jobs.work import Report
 
 INSTALL = "install"
@@ -22,8 +23,9 @@ NAME = "name"
 class InstallWork:
     """Installs a model."""
 
-    def __init__(self, installer: Installer) -> None:
+    def __init__(self, installer: Installer, resolver: Resolver) -> None:
         self._installer = installer
+        self._resolver = resolver
 
     async def run(
         self, request: Mapping[str, Any], report: Report, *, is_again: bool
@@ -35,6 +37,14 @@ class InstallWork:
     async def discard(self, request: Mapping[str, Any]) -> None:
         """See `Work`."""
         await self._installer.discard(InstallRequest.from_json(request))
+
+    def identity(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `Work`: an entry of a gallery is the same by all its names."""
+        try:
+            return self._resolver.identity(InstallRequest.from_json(request))
+        except InvalidArgumentError:
+            # An earlier service took what this one would refuse.
+            return request
 
 
 class DeleteWork:
@@ -61,6 +71,10 @@ class DeleteWork:
 
     async def discard(self, request: Mapping[str, Any]) -> None:
         """See `Work`. A deletion fetches nothing."""
+
+    def identity(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `Work`. What is deleted is what is called just so, be it a model or a file."""
+        return request
 
 
 def deletion(name: str) -> dict[str, Any]:

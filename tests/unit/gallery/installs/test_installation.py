@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from localplane_server.errors import (
 from localplane_server.gallery.entry import GalleryFile
 from localplane_server.gallery.installs import installation
 from localplane_server.gallery.installs.request import InstallRequest
-from localplane_server.jobs.progress import FileStage
+from localplane_server.jobs.progress import FileStage, JobProgress
 from staged_source import digest
 from workshop import Workshop, packed
 
@@ -443,6 +444,33 @@ class TestTogether:
         assert task.cancelled()
         assert ["https://host/tiny.gguf"] == workshop.source.fetched
 
+    async def test_same_model(self, workshop: Workshop) -> None:
+        """One that turns out to be the model that another installs waits for it, and says so; then a deletion does."""
+        url = "https://host/tiny.yaml"
+        workshop.source.offer(url, b"name: tiny\nbackend: whisper\n")
+        request = workshop.model("tiny")
+        request["files"].append(workshop.file("slow.bin", b"slow"))
+        workshop.source.stalls_at = "https://host/slow.bin"
+        first = asyncio.create_task(workshop.install(**request))
+        await workshop.source.has_stalled.wait()
+        told: list[JobProgress] = []
+        second = asyncio.create_task(
+            workshop.installer.install(InstallRequest(config_url=url), told.append)
+        )
+        await reached(lambda: [one.phase for one in told] == ["resolving", "waiting"])
+        third = asyncio.create_task(workshop.remover.delete("tiny", told.append))
+        await reached(lambda: workshop.turns._wanted == {"tiny": 3})
+        before = workshop.files()
+        workshop.source.go_on.set()
+        async with asyncio.timeout(10):
+            backends = [(await first).backend, (await second).backend]
+            removed = (await third).removed
+
+        assert [] == before
+        assert ["llama", "whisper"] == backends
+        assert ("._gallery_tiny.yaml", "tiny.yaml") == removed
+        assert [] == workshop.models()
+
 
 class TestConversion:
     @pytest.fixture
@@ -505,6 +533,13 @@ class TestConversion:
         assert [] == workshop.files()
 
 
+async def reached(is_so: Callable[[], bool]) -> None:
+    """Return once something is so."""
+    async with asyncio.timeout(10):
+        while not is_so():
+            await asyncio.sleep(0)
+
+
 async def test_discard(workshop: Workshop) -> None:
     """What was fetched of an installation that was cancelled is thrown away by its address and digest."""
     request = workshop.model("tiny")
@@ -545,3 +580,22 @@ async def test_discard_does_not_wait(workshop: Workshop, monkeypatch: pytest.Mon
         await workshop.installer.discard(request)
 
     assert [] == workshop.source.discarded
+
+
+async def test_forgotten_once_it_failed(workshop: Workshop) -> None:
+    """An installation that was stopped and cannot be taken up again is nothing to remember."""
+    url = "https://host/tiny.yaml"
+    workshop.source.offer(url, b"name: tiny\nbackend: llama\n")
+    request = {"config_url": url, "files": [workshop.file("tiny.gguf", b"GGUF weights")]}
+    workshop.source.stalls_at = "https://host/tiny.gguf"
+    task = asyncio.create_task(workshop.install(**request))
+    await workshop.source.has_stalled.wait()
+    task.cancel()
+    await asyncio.wait((task,))
+    remembered = len(workshop.installer._stopped)
+    del workshop.source.contents[url]
+
+    with pytest.raises(DownloadFailedError):
+        await workshop.install(**request)
+
+    assert (1, 0) == (remembered, len(workshop.installer._stopped))

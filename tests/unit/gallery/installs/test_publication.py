@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,40 @@ class TestFailure:
             publish(folder, describe)
 
         assert {"a.yaml": "old"} == content(folder)
+
+    @pytest.mark.parametrize(("module", "call"), [(os, "unlink"), (shutil, "rmtree")])
+    def test_disk_after_all_is_made(
+        self,
+        folder: ModelsFolder,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        module: Any,
+        call: str,
+    ) -> None:
+        """When the disk fails once all is in place, it is in place: that is logged, and cleared away later."""
+        (folder.root / "a.yaml").write_text("old")
+
+        working = getattr(module, call)
+
+        def failing(path: str, **options: Any) -> None:
+            if path.endswith(".partial"):
+                working(path, **options)
+            raise OSError(errno.EIO, "the disk fails")
+
+        def describe(publication: Publication) -> None:
+            publication.write("a.yaml", "new")
+            publication.write("b.yaml", "new")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, call, failing)
+            publish(folder, describe)
+        left = content(folder)
+        recover(folder)
+
+        assert {"a.yaml": "new", "b.yaml": "new"}.items() <= left.items()
+        assert len(left) > 2
+        assert "the disk fails" in caplog.text
+        assert {"a.yaml": "new", "b.yaml": "new"} == content(folder)
 
 
 class TestLinks:

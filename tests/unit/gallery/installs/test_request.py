@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from localplane_server.errors import InvalidArgumentError
+from localplane_server.gallery.entry import GalleryEntry
 from localplane_server.gallery.installs.request import InstallRequest
 
 FULL: dict[str, Any] = {
@@ -140,3 +141,60 @@ class TestCheck:
 def test_target(content: dict[str, Any], target: str) -> None:
     """Requests for one model have one target, so that there is one job for them."""
     assert target == InstallRequest.from_json(content).target
+
+
+ENTRY = GalleryEntry(name="Org/Tiny", gallery="localai")
+
+
+class TestIdentity:
+    @pytest.mark.parametrize(
+        "content",
+        [
+            {"id": "localai@org/tiny"},
+            {"id": "ORG__TINY"},
+            {"id": "LocalAI@Org/Tiny", "name": "Org__Tiny"},
+            {"id": "org/tiny", "name": "Org/Tiny", "url": "https://host/ignored.yaml"},
+            {"id": "org/tiny", "config_file": {"name": "ignored"}},
+        ],
+    )
+    def test_same(self, content: dict[str, Any]) -> None:
+        """Whatever names the entry and the name that it has anyway is one, as is what else would be ignored."""
+        plain = InstallRequest.from_json({"id": "org/tiny"})
+
+        assert plain.identity(ENTRY) == InstallRequest.from_json(content).identity(ENTRY)
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            {"id": "org/tiny", "name": "mine"},
+            {"id": "org/tiny", "name": "org/tiny"},
+            {"id": "org/tiny", "variant": "q8"},
+            {"id": "org/tiny", "overrides": {"threads": 1}},
+            {"id": "org/tiny", "files": [{"filename": "a", "uri": "https://host/a"}]},
+            {"url": "https://host/tiny.yaml"},
+        ],
+    )
+    def test_another(self, content: dict[str, Any]) -> None:
+        """What would come to something else is another one: names of models differ in case."""
+        plain = InstallRequest.from_json({"id": "org/tiny"})
+
+        assert plain.identity(ENTRY) != InstallRequest.from_json(content).identity(ENTRY)
+
+    def test_unknown_entry(self) -> None:
+        """As long as nobody knows what is meant, only the spelling does not count."""
+        one, same, other = (
+            InstallRequest(id=name).identity(None)
+            for name in ("a@Org/Tiny", "A@org__tiny", "Org/Tiny")
+        )
+
+        assert one == same != other
+
+    def test_configuration(self) -> None:
+        """A model without a gallery is what its configuration says, under the name that it would have."""
+        configuration = {"name": "own/model", "backend": "llama"}
+        plain = InstallRequest(config_file=configuration)
+
+        assert plain.identity(None) == (
+            InstallRequest(name="own__model", config_file=configuration).identity(None)
+        )
+        assert plain.identity(None) != InstallRequest(config_url="https://host/x").identity(None)

@@ -51,10 +51,12 @@ class Entries:
         )
 
     async def find(self, name: str) -> GalleryEntry:
-        try:
-            return self.entries[name.rpartition("@")[2].lower()]
-        except KeyError:
-            raise ModelNotInGalleryError(name) from None
+        if (entry := self.at_hand(name)) is None:
+            raise ModelNotInGalleryError(name)
+        return entry
+
+    def at_hand(self, name: str) -> GalleryEntry | None:
+        return self.entries.get(name.rpartition("@")[2].lower())
 
 
 @pytest.fixture

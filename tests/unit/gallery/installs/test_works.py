@@ -14,7 +14,10 @@ from workshop import Workshop
 
 async def test_both(workshop: Workshop) -> None:
     """What was written down is done, and what it came to can be written down."""
-    installing, deleting = InstallWork(workshop.installer), DeleteWork(workshop.remover)
+    installing, deleting = (
+        InstallWork(workshop.installer, workshop.resolver),
+        DeleteWork(workshop.remover),
+    )
     request = InstallRequest.from_json(workshop.model("tiny"))
 
     installed = await installing.run(
@@ -30,9 +33,22 @@ async def test_both(workshop: Workshop) -> None:
     )
 
 
+async def test_identity(workshop: Workshop) -> None:
+    """A gallery's entry is one whatever it is called; a deletion is of what is called just so."""
+    installing = InstallWork(workshop.installer, workshop.resolver)
+    workshop.gallery.add("Tiny")
+    refused = {"id": 1}
+
+    assert installing.identity({"id": "tiny"}) == installing.identity({"id": "test@TINY"})
+    assert installing.identity({"id": "tiny"}) != installing.identity({"id": "other"})
+    assert installing.identity({"url": "https://h/x"}) == {"url": "https://h/x", "name": ""}
+    assert refused == installing.identity(refused)
+    assert deletion("a") == DeleteWork(workshop.remover).identity(deletion("a"))
+
+
 async def test_again(workshop: Workshop) -> None:
     """An installation that was done, and of which nobody knows that, comes to the same end."""
-    installing = InstallWork(workshop.installer)
+    installing = InstallWork(workshop.installer, workshop.resolver)
     request = InstallRequest.from_json(workshop.model("tiny")).to_json()
     await installing.run(request, workshop.told.append, is_again=False)
 
@@ -57,7 +73,7 @@ async def test_discard(workshop: Workshop) -> None:
     """What an installation has fetched is thrown away; a deletion fetches nothing."""
     request = InstallRequest.from_json(workshop.model("tiny")).to_json()
 
-    await InstallWork(workshop.installer).discard(request)
+    await InstallWork(workshop.installer, workshop.resolver).discard(request)
     await DeleteWork(workshop.remover).discard(deletion("tiny"))
 
     assert ["https://host/tiny.gguf"] == [uri for uri, _ in workshop.source.discarded]
@@ -68,6 +84,8 @@ async def test_wrong(workshop: Workshop) -> None:
     with pytest.raises(InvalidArgumentError):
         await DeleteWork(workshop.remover).run({}, workshop.told.append, is_again=False)
     with pytest.raises(InvalidArgumentError):
-        await InstallWork(workshop.installer).run({}, workshop.told.append, is_again=False)
+        await InstallWork(workshop.installer, workshop.resolver).run(
+            {}, workshop.told.append, is_again=False
+        )
     with pytest.raises(InvalidModelNameError):
         deletion("..")

@@ -164,7 +164,9 @@ type Gallery struct {
 	// How many entries of the index cannot be used and are left out.
 	ProblemCount int32 `protobuf:"varint,8,opt,name=problem_count,json=problemCount,proto3" json:"problem_count,omitempty"`
 	// Those entries, the first hundred of them.
-	Problems      []*GalleryProblem `protobuf:"bytes,9,rep,name=problems,proto3" json:"problems,omitempty"`
+	Problems []*GalleryProblem `protobuf:"bytes,9,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Whether it is being read now. Until that is done, its models are those of the last good copy, or none.
+	Reading       bool `protobuf:"varint,10,opt,name=reading,proto3" json:"reading,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -260,6 +262,13 @@ func (x *Gallery) GetProblems() []*GalleryProblem {
 		return x.Problems
 	}
 	return nil
+}
+
+func (x *Gallery) GetReading() bool {
+	if x != nil {
+		return x.Reading
+	}
+	return false
 }
 
 // An entry of an index that cannot be used.
@@ -1033,7 +1042,7 @@ var File_localplane_v1_gallery_proto protoreflect.FileDescriptor
 
 const file_localplane_v1_gallery_proto_rawDesc = "" +
 	"\n" +
-	"\x1blocalplane/v1/gallery.proto\x12\rlocalplane.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1blocalplane/v1/options.proto\"\xe4\x02\n" +
+	"\x1blocalplane/v1/gallery.proto\x12\rlocalplane.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1blocalplane/v1/options.proto\"\xfe\x02\n" +
 	"\aGallery\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -1043,7 +1052,9 @@ const file_localplane_v1_gallery_proto_rawDesc = "" +
 	"\x06source\x18\x06 \x01(\tH\x02R\x06source\x88\x01\x01\x12\x19\n" +
 	"\x05error\x18\a \x01(\tH\x03R\x05error\x88\x01\x01\x12#\n" +
 	"\rproblem_count\x18\b \x01(\x05R\fproblemCount\x129\n" +
-	"\bproblems\x18\t \x03(\v2\x1d.localplane.v1.GalleryProblemR\bproblemsB\t\n" +
+	"\bproblems\x18\t \x03(\v2\x1d.localplane.v1.GalleryProblemR\bproblems\x12\x18\n" +
+	"\areading\x18\n" +
+	" \x01(\bR\areadingB\t\n" +
 	"\a_modelsB\n" +
 	"\n" +
 	"\b_read_atB\t\n" +

@@ -51,15 +51,16 @@ type GalleryServiceClient interface {
 	RemoveGallery(ctx context.Context, in *RemoveGalleryRequest, opts ...grpc.CallOption) (*ListGalleriesResponse, error)
 	// Lists the models that can be installed, by gallery and name, whatever is wrong with some of the galleries or entries:
 	// ListGalleries tells of that. An index that is older than an hour is fetched again in the background; one that was never
-	// read is waited for, for a few seconds.
+	// read is waited for, for a second: what comes later is in later answers.
 	//
 	// Over REST the answer is the list itself. It has an `ETag`, so that whoever has it already can be told so, and where a
 	// page follows, its token in `X-Next-Page-Token` and its address in `Link`.
 	ListAvailableModels(ctx context.Context, in *ListAvailableModelsRequest, opts ...grpc.CallOption) (*ListAvailableModelsResponse, error)
 	// Installs a model and answers at once with the job that does it; JobService tells what becomes of it.
 	//
-	// What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
-	// itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
+	// What is asked for again while it is not finished is the same job, which goes on if it was paused or interrupted, also
+	// when the `id` is written in another way: with its gallery or without, as long as that is the gallery in which the bare
+	// name is found. A gallery that was never read is waited for, for a second. Only the request itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
 	// cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
 	// `SOURCE_REFUSED` when a URL in it says itself that nothing may be fetched from there. A model that no gallery has is a
 	// job that fails with `MODEL_NOT_IN_GALLERY`.
@@ -179,15 +180,16 @@ type GalleryServiceServer interface {
 	RemoveGallery(context.Context, *RemoveGalleryRequest) (*ListGalleriesResponse, error)
 	// Lists the models that can be installed, by gallery and name, whatever is wrong with some of the galleries or entries:
 	// ListGalleries tells of that. An index that is older than an hour is fetched again in the background; one that was never
-	// read is waited for, for a few seconds.
+	// read is waited for, for a second: what comes later is in later answers.
 	//
 	// Over REST the answer is the list itself. It has an `ETag`, so that whoever has it already can be told so, and where a
 	// page follows, its token in `X-Next-Page-Token` and its address in `Link`.
 	ListAvailableModels(context.Context, *ListAvailableModelsRequest) (*ListAvailableModelsResponse, error)
 	// Installs a model and answers at once with the job that does it; JobService tells what becomes of it.
 	//
-	// What is asked for again while it is not finished is the same job, which goes on if it was paused. Only the request
-	// itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
+	// What is asked for again while it is not finished is the same job, which goes on if it was paused or interrupted, also
+	// when the `id` is written in another way: with its gallery or without, as long as that is the gallery in which the bare
+	// name is found. A gallery that was never read is waited for, for a second. Only the request itself is checked: `INVALID_ARGUMENT` when none of `id`, `url`, `config_url` and `config_file` is there or a field
 	// cannot be used, `ALREADY_EXISTS` never, `REQUEST_ID_REUSED` when another request had this `request_id` within a day.
 	// `SOURCE_REFUSED` when a URL in it says itself that nothing may be fetched from there. A model that no gallery has is a
 	// job that fails with `MODEL_NOT_IN_GALLERY`.

@@ -37,7 +37,9 @@ const (
 	JobState_JOB_STATE_RUNNING JobState = 2
 	// Somebody paused it. What it has fetched is kept; it goes on when somebody resumes it, not by itself.
 	JobState_JOB_STATE_PAUSED JobState = 3
-	// The service ended while it ran. It is queued again when the service starts.
+	// The service ended while it ran, in which case it is queued again when the service starts; or an earlier service left
+	// it behind and this one may not do what it needs, in which case `error_reason` tells why. It goes on when a service
+	// starts that may, or when somebody resumes it.
 	JobState_JOB_STATE_INTERRUPTED JobState = 4
 	// Somebody cancelled it. What it had fetched is gone. Final.
 	JobState_JOB_STATE_CANCELLED JobState = 5
@@ -180,13 +182,14 @@ type Job struct {
 	// Whether it is finished: completed, failed or cancelled.
 	Processed bool `protobuf:"varint,4,opt,name=processed,proto3" json:"processed,omitempty"`
 	// What it does, in words: `queued`, `processing model: NAME`, `processing file: FILE. Total: SIZE. Current: SIZE`,
-	// `paused`, `interrupted`, `cancelled`, `completed`, or `error: ` and what is in `error`.
+	// `paused`, `interrupted`, `interrupted: ` and what keeps it from going on, `cancelled`, `completed`, or `error: ` and
+	// what is in `error`.
 	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
 	// How much is done, from 0 to 100; 0 while it is not known how much there is. What is converted and unpacked has its
 	// share. 100 once it is completed, and not before: no more than 99 until then.
 	Progress float64 `protobuf:"fixed64,6,opt,name=progress,proto3" json:"progress,omitempty"`
-	// What it does, in a word, such as `queued`, `resolving`, `downloading`, `verifying`, `converting`, `unpacking`,
-	// `publishing` or `completed`.
+	// What it does, in a word, such as `queued`, `resolving`, `waiting` for another job on the same model, `downloading`,
+	// `verifying`, `converting`, `unpacking`, `publishing` or `completed`.
 	Phase string `protobuf:"bytes,7,opt,name=phase,proto3" json:"phase,omitempty"`
 	// Bytes that were fetched, or made of what was fetched, and are on the disk. Never less than before.
 	CurrentBytes int64 `protobuf:"varint,8,opt,name=current_bytes,json=currentBytes,proto3" json:"current_bytes,omitempty"`
@@ -208,9 +211,10 @@ type Job struct {
 	Uuid string `protobuf:"bytes,16,opt,name=uuid,proto3" json:"uuid,omitempty"`
 	// Where it is in its life.
 	State JobState `protobuf:"varint,17,opt,name=state,proto3,enum=localplane.v1.JobState" json:"state,omitempty"`
-	// Reason of the error for programs, such as `MODEL_NOT_IN_GALLERY`. Null if it did not fail.
+	// Why it failed, for programs, such as `MODEL_NOT_IN_GALLERY`; or, while it is interrupted, what keeps it from going on,
+	// such as `OFFLINE`. Null if neither is so.
 	ErrorReason *string `protobuf:"bytes,18,opt,name=error_reason,json=errorReason,proto3,oneof" json:"error_reason,omitempty"`
-	// The variable parts of the error's message.
+	// The variable parts of that message.
 	ErrorMetadata map[string]string `protobuf:"bytes,19,rep,name=error_metadata,json=errorMetadata,proto3" json:"error_metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Bytes per second, of the last ten seconds. Null while that is not known, and when it does not run.
 	Rate *float64 `protobuf:"fixed64,20,opt,name=rate,proto3,oneof" json:"rate,omitempty"`

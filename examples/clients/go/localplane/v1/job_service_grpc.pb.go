@@ -61,8 +61,8 @@ type JobServiceClient interface {
 	//
 	// Answers `JOB_NOT_FOUND` and `JOB_FINISHED` as CancelJob does.
 	PauseJob(ctx context.Context, in *PauseJobRequest, opts ...grpc.CallOption) (*ChangeJobResponse, error)
-	// Resumes a paused job: it is queued again and goes on with what it had fetched. Resuming a job that waits or runs does
-	// nothing.
+	// Resumes a job that is paused or interrupted: it is queued again and goes on with what it had fetched. Resuming a job
+	// that waits or runs does nothing.
 	//
 	// Answers `JOB_NOT_FOUND` when there is no such job, and `JOB_FINISHED` when it came to its end.
 	ResumeJob(ctx context.Context, in *ResumeJobRequest, opts ...grpc.CallOption) (*ChangeJobResponse, error)
@@ -177,8 +177,8 @@ type JobServiceServer interface {
 	//
 	// Answers `JOB_NOT_FOUND` and `JOB_FINISHED` as CancelJob does.
 	PauseJob(context.Context, *PauseJobRequest) (*ChangeJobResponse, error)
-	// Resumes a paused job: it is queued again and goes on with what it had fetched. Resuming a job that waits or runs does
-	// nothing.
+	// Resumes a job that is paused or interrupted: it is queued again and goes on with what it had fetched. Resuming a job
+	// that waits or runs does nothing.
 	//
 	// Answers `JOB_NOT_FOUND` when there is no such job, and `JOB_FINISHED` when it came to its end.
 	ResumeJob(context.Context, *ResumeJobRequest) (*ChangeJobResponse, error)

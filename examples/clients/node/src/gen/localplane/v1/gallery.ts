@@ -74,6 +74,8 @@ export interface Gallery {
   problemCount: number;
   /** Those entries, the first hundred of them. */
   problems: GalleryProblem[];
+  /** Whether it is being read now. Until that is done, its models are those of the last good copy, or none. */
+  reading: boolean;
 }
 
 /** An entry of an index that cannot be used. */
@@ -270,6 +272,7 @@ function createBaseGallery(): Gallery {
     error: undefined,
     problemCount: 0,
     problems: [],
+    reading: false,
   };
 }
 
@@ -301,6 +304,9 @@ export const Gallery: MessageFns<Gallery> = {
     }
     for (const v of message.problems) {
       GalleryProblem.encode(v!, writer.uint32(74).fork()).join();
+    }
+    if (message.reading !== false) {
+      writer.uint32(80).bool(message.reading);
     }
     return writer;
   },
@@ -390,6 +396,14 @@ export const Gallery: MessageFns<Gallery> = {
             message.problems.push(GalleryProblem.decode(reader, reader.uint32()));
             continue;
           }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.reading = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -416,6 +430,7 @@ export const Gallery: MessageFns<Gallery> = {
     message.error = object.error ?? undefined;
     message.problemCount = object.problemCount ?? 0;
     message.problems = object.problems?.map((e) => GalleryProblem.fromPartial(e)) || [];
+    message.reading = object.reading ?? false;
     return message;
   },
 };

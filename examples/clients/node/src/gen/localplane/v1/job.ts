@@ -25,7 +25,11 @@ export enum JobState {
   JOB_STATE_RUNNING = 2,
   /** JOB_STATE_PAUSED - Somebody paused it. What it has fetched is kept; it goes on when somebody resumes it, not by itself. */
   JOB_STATE_PAUSED = 3,
-  /** JOB_STATE_INTERRUPTED - The service ended while it ran. It is queued again when the service starts. */
+  /**
+   * JOB_STATE_INTERRUPTED - The service ended while it ran, in which case it is queued again when the service starts; or an earlier service left
+   * it behind and this one may not do what it needs, in which case `error_reason` tells why. It goes on when a service
+   * starts that may, or when somebody resumes it.
+   */
   JOB_STATE_INTERRUPTED = 4,
   /** JOB_STATE_CANCELLED - Somebody cancelled it. What it had fetched is gone. Final. */
   JOB_STATE_CANCELLED = 5,
@@ -72,7 +76,8 @@ export interface Job {
   processed: boolean;
   /**
    * What it does, in words: `queued`, `processing model: NAME`, `processing file: FILE. Total: SIZE. Current: SIZE`,
-   * `paused`, `interrupted`, `cancelled`, `completed`, or `error: ` and what is in `error`.
+   * `paused`, `interrupted`, `interrupted: ` and what keeps it from going on, `cancelled`, `completed`, or `error: ` and
+   * what is in `error`.
    */
   message: string;
   /**
@@ -81,8 +86,8 @@ export interface Job {
    */
   progress: number;
   /**
-   * What it does, in a word, such as `queued`, `resolving`, `downloading`, `verifying`, `converting`, `unpacking`,
-   * `publishing` or `completed`.
+   * What it does, in a word, such as `queued`, `resolving`, `waiting` for another job on the same model, `downloading`,
+   * `verifying`, `converting`, `unpacking`, `publishing` or `completed`.
    */
   phase: string;
   /** Bytes that were fetched, or made of what was fetched, and are on the disk. Never less than before. */
@@ -105,11 +110,14 @@ export interface Job {
   uuid: string;
   /** Where it is in its life. */
   state: JobState;
-  /** Reason of the error for programs, such as `MODEL_NOT_IN_GALLERY`. Null if it did not fail. */
+  /**
+   * Why it failed, for programs, such as `MODEL_NOT_IN_GALLERY`; or, while it is interrupted, what keeps it from going on,
+   * such as `OFFLINE`. Null if neither is so.
+   */
   errorReason?:
     | string
     | undefined;
-  /** The variable parts of the error's message. */
+  /** The variable parts of that message. */
   errorMetadata: { [key: string]: string };
   /** Bytes per second, of the last ten seconds. Null while that is not known, and when it does not run. */
   rate?:

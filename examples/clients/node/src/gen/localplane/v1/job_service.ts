@@ -839,8 +839,8 @@ export const JobServiceService = {
     responseDeserialize: (value: Buffer): ChangeJobResponse => ChangeJobResponse.decode(value),
   },
   /**
-   * Resumes a paused job: it is queued again and goes on with what it had fetched. Resuming a job that waits or runs does
-   * nothing.
+   * Resumes a job that is paused or interrupted: it is queued again and goes on with what it had fetched. Resuming a job
+   * that waits or runs does nothing.
    *
    * Answers `JOB_NOT_FOUND` when there is no such job, and `JOB_FINISHED` when it came to its end.
    */
@@ -890,8 +890,8 @@ export interface JobServiceServer extends UntypedServiceImplementation {
    */
   pauseJob: handleUnaryCall<PauseJobRequest, ChangeJobResponse>;
   /**
-   * Resumes a paused job: it is queued again and goes on with what it had fetched. Resuming a job that waits or runs does
-   * nothing.
+   * Resumes a job that is paused or interrupted: it is queued again and goes on with what it had fetched. Resuming a job
+   * that waits or runs does nothing.
    *
    * Answers `JOB_NOT_FOUND` when there is no such job, and `JOB_FINISHED` when it came to its end.
    */
@@ -991,8 +991,8 @@ export interface JobServiceClient extends Client {
     callback: (error: ServiceError | null, response: ChangeJobResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Resumes a paused job: it is queued again and goes on with what it had fetched. Resuming a job that waits or runs does
-   * nothing.
+   * Resumes a job that is paused or interrupted: it is queued again and goes on with what it had fetched. Resuming a job
+   * that waits or runs does nothing.
    *
    * Answers `JOB_NOT_FOUND` when there is no such job, and `JOB_FINISHED` when it came to its end.
    */
