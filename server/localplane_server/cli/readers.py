@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import _thread
 import io
+import os
 import select
 import sys
 import threading
 
+from localplane_server.cli.session import INTERRUPTED
+
 
 def end_with_reader() -> None:
-    """Interrupt this command, as Ctrl-C does, once the other end of the pipe that it writes to is closed.
+    """End this command, with the code of Ctrl-C, once the other end of the pipe that it writes to is closed.
 
     A command that writes again only when something changes would else go on for as long as nothing does.
     """
@@ -26,4 +28,5 @@ def _watch(output: int) -> None:
     # Of no event, so that only what is told unasked ends it: files and terminals tell nothing.
     watched.register(output, 0)
     watched.poll()
-    _thread.interrupt_main()
+    # At once: an interrupt may come where it is swallowed, and there is nothing to put in order.
+    os._exit(INTERRUPTED)
