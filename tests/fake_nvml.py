@@ -11,13 +11,14 @@ class NVMLError(Exception):
 
 
 class FakeNvml:
-    """The part of `pynvml` that is used, with one device."""
+    """The part of `pynvml` that is used, with one device, and some that are lost."""
 
     NVMLError = NVMLError
     NVML_TEMPERATURE_GPU = 0
 
     def __init__(self) -> None:
         self.failure: str | None = None
+        self.present, self.lost = 1, 0
         self.unsupported: set[str] = set()
         self.computing: list[Any] = []
         self.drawing: list[Any] = []
@@ -38,9 +39,11 @@ class FakeNvml:
         return "580.65.06"
 
     def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        return 1
+        return self.present + self.lost
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        if index >= self.present:
+            raise NVMLError("GPU is lost")
         return index
 
     def nvmlDeviceGetName(self, _handle: int) -> bytes:  # noqa: N802

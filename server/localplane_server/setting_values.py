@@ -157,7 +157,7 @@ class MemoryBudget(NamedTuple):
     def __str__(self) -> str:
         if self.amount == math.inf:
             return "off"
-        return f"{self.amount * 100:g}%" if self.is_share else f"{self.amount:g}"
+        return f"{self.amount * 100:g}%" if self.is_share else f"{self.amount:.0f}"
 
 
 def parse_budget(text: str | int) -> MemoryBudget:
@@ -173,7 +173,10 @@ def parse_budget(text: str | int) -> MemoryBudget:
                 f"cannot read {text} as a percentage: expected more than 0, up to 100"
             )
         return MemoryBudget(float(found[1]) / 100, is_share=True)
-    return MemoryBudget(float(parse_size(word)), is_share=False)
+    size = parse_size(word)
+    if not size:
+        raise SettingsError(f"cannot use {text} as a budget: expected more than 0, or off")
+    return MemoryBudget(float(size), is_share=False)
 
 
 def parse_log_size(text: str | int) -> int:

@@ -9,6 +9,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from localplane_server.cli.session import INTERRUPTED, UNREACHABLE
 from served import LOCALPLANE, served
 
@@ -49,6 +51,23 @@ def test_over_a_restart(tmp_path: Path, tiny_gguf: Path) -> None:
     assert seen["message"].startswith("gone: ")
     assert [] == seen["backends"]
     assert (f"unix:{socket}", None, []) == (again["grpc"], again["message"], again["backends"])
+    assert INTERRUPTED == code
+
+
+@pytest.mark.parametrize("command", [("status", "--watch"), ("backend", "watch")])
+def test_nobody_reads(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A command whose output nobody reads any more ends, though nothing changes that it could write."""
+    with served(folder=tmp_path) as service:
+        process = subprocess.Popen(
+            [*LOCALPLANE, *command, "--json", "--grpc", service.grpc], stdout=subprocess.PIPE
+        )
+        with process:
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            process.stdout.close()
+            code = process.wait(PATIENCE_SECONDS)
+
+    assert first.startswith(b"{")
     assert INTERRUPTED == code
 
 

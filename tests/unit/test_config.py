@@ -97,6 +97,8 @@ class TestRefused:
             ("max_active_backends", "-1"),
             ("max_active_backends", "few"),
             ("memory_budget", "0%"),
+            ("memory_budget", "0"),
+            ("device_memory_budget", "0K"),
             ("memory_budget", "101%"),
             ("memory_budget", "half"),
             ("device_memory_budget", "101%"),
@@ -113,7 +115,7 @@ class TestRefused:
 class TestLimits:
     @pytest.mark.parametrize(
         ("text", "expected"),
-        [("85%", 850.0), ("100 %", 1000.0), ("512", 512.0), ("1K", 1024.0), ("off", math.inf)],
+        [("85%", 850.0), ("100 %", 1000.0), ("512", 512.0), ("1G", 2.0**30), ("off", math.inf)],
     )
     def test_budget(self, text: str, expected: float) -> None:
         """A share of what there is, bytes, or no budget at all; as it is written, so it is read."""

@@ -10,6 +10,7 @@ from localplane.v1 import backend_pb2, backend_service_pb2
 from localplane_server.cli.backend_lines import WatchLines, backend_rows
 from localplane_server.cli.backend_log import LogPrinter
 from localplane_server.cli.completion import complete_loaded_model, complete_model
+from localplane_server.cli.readers import end_with_reader
 from localplane_server.cli.session import ERROR, Session, client_options, rest_json
 from localplane_server.cli.spinner import Spinner
 from localplane_server.cli.text import UNKNOWN, facts, percent, since, size, table
@@ -76,6 +77,7 @@ def monitor(model: str, session: Session) -> None:
 @client_options
 def watch(models: tuple[str, ...], session: Session, *, after_revision: str) -> None:
     """Show the backends of all models, or of MODEL, and every change of them, until Ctrl-C."""
+    end_with_reader()
     with (
         session.client() as client,
         client.watch_backends(models=models, after_revision=after_revision) as messages,

@@ -8,7 +8,7 @@ from typing import Any, Self
 import click
 
 from localplane_client import Client, UnavailableError
-from localplane_server.cli.text import printable
+from localplane_server.cli.text import columns_of, cut, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ class ServiceState:
 
     def line(self, columns: int | None = None) -> str:
         """Return it in a line, in colours, of no more than so many columns."""
-        before = f"Localplane {self.version} at {self.target}: "
+        before = f"Localplane {printable(self.version)} at {self.target}: "
         state = printable(self.cause or "ready").replace("\n", " ")
         if columns is not None:
-            before = before[:columns]
-            state = state[: columns - len(before)]
+            before = cut(before, columns)
+            state = cut(state, columns - columns_of(before))
         return before + click.style(state, fg="green" if self.cause is None else "red")
 
     def document(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -21,6 +22,30 @@ _SEQUENCE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]")
 def printable(text: str) -> str:
     """Return a text without what a terminal would obey, such as colours and other escape sequences."""
     return _SEQUENCE.sub("", text).translate(_OBEYED)
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns of a terminal a line takes."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def cut(text: str, columns: int) -> str:
+    """Return a text as one line that takes no more than so many columns of a terminal."""
+    line = re.sub(r"[\n\t]", " ", text)
+    if line.isascii():
+        return line[:columns]
+    taken = 0
+    for place, character in enumerate(line):
+        taken += _columns(character)
+        if taken > columns:
+            return line[:place]
+    return line
+
+
+def _columns(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0  # it goes with the one before
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

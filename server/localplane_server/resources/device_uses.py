@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from localplane_server.resources.nvml import Nvml, NvmlUnavailableError
@@ -49,6 +50,8 @@ class DeviceUses:
                     return DeviceReading(
                         uses=(), sampled_at=datetime.now(UTC), problems=(NOT_IN_TIME,)
                     )
+                problems = (*self._last[1].problems, NOT_IN_TIME)
+                return replace(self._last[1], problems=problems, told=frozenset())
         return self._last[1]
 
     def close(self) -> None:
@@ -58,10 +61,12 @@ class DeviceUses:
     def _read(self) -> DeviceReading:
         sampled_at = datetime.now(UTC)
         try:
-            uses, problems = self._nvml.uses()
+            uses, told, problems = self._nvml.uses()
         except NvmlUnavailableError as error:
-            uses, problems = [], [str(error)]
-        reading = DeviceReading(uses=tuple(uses), sampled_at=sampled_at, problems=tuple(problems))
+            uses, told, problems = [], frozenset(), [str(error)]
+        reading = DeviceReading(
+            uses=tuple(uses), sampled_at=sampled_at, problems=tuple(problems), told=told
+        )
         # Here: whoever asked may have lost patience.
         self._last = self._now(), reading
         return reading

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 import importlib
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
 from localplane_server.resources.figures import AcceleratorFigures, Source, Vendor
-from localplane_server.supervision.devices import DeviceUse
+from localplane_server.supervision.devices import DeviceUse, known_as
 
 
 class NvmlUnavailableError(Exception):
@@ -49,39 +49,47 @@ class Nvml:
         self._is_open = False
 
     def read(self) -> list[AcceleratorFigures]:
-        """Read all devices.
+        """Read all devices but those that are lost, while any other is there.
 
         Raises:
             NvmlUnavailableError: If the library is missing or does not work. The next call tries again.
         """
         with self._opened() as nvml:
             driver = _text(nvml.nvmlSystemGetDriverVersion())
-            return [self._device(handle, driver) for handle in self._handles()]
+            handles, lost = self._handles()
+            if lost and not handles:
+                raise next(iter(lost.values()))
+            return [self._device(handle, name, driver) for handle, name in handles]
 
-    def uses(self) -> tuple[list[DeviceUse], list[str]]:
-        """Read what each process uses of each device, and why devices are missing.
+    def uses(self) -> tuple[list[DeviceUse], frozenset[str], list[str]]:
+        """Read what each process uses of each device, which devices told it, and why others did not.
 
         Raises:
             NvmlUnavailableError: If the library is missing or does not work. The next call tries again.
         """
         uses: list[DeviceUse] = []
-        problems: list[str] = []
+        told: set[str] = set()
         with self._opened() as nvml:
-            for handle in self._handles():
-                name = _text(nvml.nvmlDeviceGetName(handle))
+            handles, lost = self._handles()
+            problems = [f"{name}: {error}" for name, error in lost.items()]
+            for handle, name in handles:
                 try:
                     used = self._used_by_pid(handle)
                 except nvml.NVMLError as error:
                     problems.append(f"{name}: {error}")
                     continue
                 address, total = self._address(handle), self._total(handle)
+                told.add(known_as(name, address))
                 uses += [
                     DeviceUse(
                         pid=pid, name=name, address=address, used_bytes=bytes_, total_bytes=total
                     )
                     for pid, bytes_ in used.items()
                 ]
-        return uses, problems
+        if lost:
+            # The library may have to be started anew to see that they are back.
+            self.close()
+        return uses, frozenset(told), problems
 
     def close(self) -> None:
         """Give the library back."""
@@ -105,9 +113,18 @@ class Nvml:
             self.close()
             raise NvmlUnavailableError(str(error)) from error
 
-    def _handles(self) -> Iterator[Any]:
-        for index in range(self._module.nvmlDeviceGetCount()):
-            yield self._module.nvmlDeviceGetHandleByIndex(index)
+    def _handles(self) -> tuple[list[tuple[Any, str]], dict[str, Exception]]:
+        """Return the devices with their names, and what the library says of those that are lost: one fails alone."""
+        nvml = self._module
+        handles: list[tuple[Any, str]] = []
+        lost: dict[str, Exception] = {}
+        for index in range(nvml.nvmlDeviceGetCount()):
+            try:
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                handles.append((handle, _text(nvml.nvmlDeviceGetName(handle))))
+            except nvml.NVMLError as error:
+                lost[f"device {index}"] = error
+        return handles, lost
 
     def _used_by_pid(self, handle: Any) -> dict[int, int | None]:
         nvml = self._module
@@ -144,7 +161,7 @@ class Nvml:
                 raise NvmlUnavailableError("nvidia-ml-py is not installed") from error
         return self._module
 
-    def _device(self, handle: Any, driver: str) -> AcceleratorFigures:
+    def _device(self, handle: Any, name: str, driver: str) -> AcceleratorFigures:
         nvml = self._module
         unknown: dict[str, str] = {}
 
@@ -165,7 +182,7 @@ class Nvml:
         return AcceleratorFigures(
             source=Source.NVML,
             vendor=Vendor.NVIDIA,
-            name=_text(nvml.nvmlDeviceGetName(handle)),
+            name=name,
             address=_address(_text(pci.busId)) if pci else None,
             memory_total=memory.total if memory else None,
             memory_used=memory.used if memory else None,

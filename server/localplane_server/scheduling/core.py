@@ -7,7 +7,7 @@ any order of events, in no time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import count
 
@@ -121,7 +121,13 @@ class Core:
                 one.needed_on_devices = self._bounded(one.needed_on_devices)
 
     def measured(
-        self, model: str, held: float, now: float, *, devices: Mapping[str, float] | None = None
+        self,
+        model: str,
+        held: float,
+        now: float,
+        *,
+        devices: Mapping[str, float | None] | None = None,
+        told: Collection[str] | None = None,
     ) -> Decisions:
         """Take note of the memory that a backend was seen to take.
 
@@ -129,19 +135,29 @@ class Core:
             model: Name of the model.
             held: Memory of the machine.
             now: The time.
-            devices: Memory of devices. Those without a budget do not count. None: it was not seen this time.
+            devices: Memory of devices. Those without a budget do not count. None, for all or for one of them: it was
+                not seen this time.
+            told: Devices of which it was seen, whether it takes any or not. None: all.
         """
         one = self.record(model)
         if one.phase in (Phase.STARTING, Phase.LOADING, Phase.READY):
             one.measured = held
             if devices is not None:
-                one.on_devices = {
+                seen = {
                     device: bytes_
                     for device, bytes_ in devices.items()
-                    if device in self.limits.devices
+                    if bytes_ is not None and device in self.limits.devices
                 }
-                one.most_on_devices = larger(one.on_devices, one.most_on_devices)
-                one.is_seen_loaded = one.phase is Phase.READY
+                before = one.needed_on_devices if one.on_devices is None else one.on_devices
+                # What is not told may be as it was.
+                kept = {
+                    device: bytes_
+                    for device, bytes_ in before.items()
+                    if devices.get(device, 0) is None or (told is not None and device not in told)
+                }
+                one.on_devices = {**kept, **seen}
+                one.most_on_devices = larger(seen, one.most_on_devices)
+                one.is_seen_loaded |= one.phase is Phase.READY and not kept
         return self._next(now)
 
     # Who asks
@@ -244,19 +260,32 @@ class Core:
         one.ready_at = one.last_used = now
         # What was seen during the load is less than what it has come to.
         one.measured = one.on_devices = None
+        one.has_failed_alone = False
         self._remember_devices(one)
         decided: Decisions = [self._admit(one, ticket, now) for ticket in list(one.waiting)]
         return decided + self._next(now)
 
-    def load_ended(self, model: str, now: float, *, is_failure: bool) -> Decisions:
+    def load_ended(
+        self, model: str, now: float, *, is_failure: bool, is_shortage: bool = False
+    ) -> Decisions:
         """Take note that a load ended badly and nothing of it is left.
 
         Args:
             model: Name of the model.
             now: The time.
             is_failure: Whether the model or its backend failed. Otherwise the service could not even start it.
+            is_shortage: Whether it said that there was too little memory.
         """
         one = self.record(model)
+        if is_failure and one.alone is not None:
+            one.has_failed_alone = True
+        elif is_shortage and not one.has_failed_alone:
+            one.is_next_alone = any(
+                bytes_ > 0
+                for other in self._records.values()
+                if other is not one and not other.is_pinned
+                for bytes_ in other.takes.devices.values()
+            )
         decided = self._failed(one, now) if is_failure else []
         self._vacate(one)
         decided += [self._refuse(ticket, Refusal.LOAD_ENDED) for ticket in list(one.waiting)]
@@ -296,9 +325,16 @@ class Core:
         """Forget how a model failed and what it took: its files are others now."""
         one = self.record(model)
         one.breaker.succeed()
+        one.is_next_alone = one.has_failed_alone = False
         if not one.holds:
             one.measured = None
             one.needed_on_devices = {}
+
+    def forget_devices(self, model: str) -> None:
+        """Forget what a model that is not loaded took on devices: it is set up in another way now."""
+        one = self.record(model)
+        one.is_next_alone = one.has_failed_alone = False
+        one.needed_on_devices = {}
 
     def close(self, now: float) -> Decisions:
         """Admit nobody any more."""
@@ -380,6 +416,9 @@ class Core:
         decided += [self._start(one, now) for one in plan.starts]
 
     def _start(self, one: ModelRecord, now: float) -> StartLoad:
+        if one.is_next_alone:
+            one.alone = places.needed_space(one, self.records(), self.limits).devices
+            one.is_next_alone = False
         one.phase = Phase.STARTING
         one.generation += 1
         one.began = one.moved = now
@@ -396,6 +435,7 @@ class Core:
         self._remember_devices(one)
         one.on_devices, one.most_on_devices = None, {}
         one.is_seen_loaded = False
+        one.alone = None
         one.in_flight = 0
 
     def _remember_devices(self, one: ModelRecord) -> None:
@@ -421,7 +461,8 @@ class Core:
         """Whether a model could be loaded at once, and nobody waits who came earlier."""
         if one.holds or any(other.waiting and other.phase in WANTING for other in self.records()):
             return False
-        return places.free_space(self.records(), self.limits).covers(one.needs)
+        need = places.needed_space(one, self.records(), self.limits)
+        return places.free_space(self.records(), self.limits).covers(need)
 
     # Those who wait
 

@@ -249,13 +249,16 @@ class Monitor:
         self._samples.update(samples)
         for backend in backends:
             if backend.pid in samples:
+                rss_bytes = samples[backend.pid].rss_bytes
+                if devices is None or (devices.problems and not devices.told):
+                    self._scheduler.note_memory(backend.model, rss_bytes)
+                    continue
                 self._scheduler.note_memory(
                     backend.model,
-                    samples[backend.pid].rss_bytes,
+                    rss_bytes,
+                    memory_of(devices, trees[backend.pid]),
                     # What a driver does not tell just now may be there as before.
-                    memory_of(devices, trees[backend.pid])
-                    if devices and not devices.problems
-                    else None,
+                    devices.told if devices.problems else None,
                 )
 
     async def _probe(self, actor: ModelActor, backend: RunningBackend) -> None:

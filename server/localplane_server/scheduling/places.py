@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from localplane_server.scheduling.causes import StopCause
 from localplane_server.scheduling.limits import Limits
-from localplane_server.scheduling.records import WANTING, ModelRecord, Phase
+from localplane_server.scheduling.records import WANTING, ModelRecord, Phase, larger
 from localplane_server.scheduling.space import NOTHING, Space
 
 
@@ -32,6 +32,19 @@ def free_space(records: Iterable[ModelRecord], limits: Limits) -> Space:
     for one in records:
         space = space.minus(one.takes)
     return space
+
+
+def needed_space(one: ModelRecord, records: Iterable[ModelRecord], limits: Limits) -> Space:
+    """Return what a model needs to be loaded: what it is thought to take, or all of the devices that may be had."""
+    if not one.is_next_alone or one.is_elsewhere:
+        return one.needs
+    pinned = [other for other in records if other.is_pinned and other is not one]
+    alone = {
+        device: budget - sum(other.takes.devices.get(device, 0) for other in pinned)
+        for device, budget in limits.devices.items()
+        if not math.isinf(budget)
+    }
+    return one.needs._replace(devices=larger(one.needs.devices, alone))
 
 
 def plan(records: Sequence[ModelRecord], limits: Limits, now: float) -> Plan:
@@ -68,7 +81,7 @@ class _Planning:
 
     def _serve(self, one: ModelRecord) -> bool:
         """Find a place for one model; return whether those behind it may have one before it."""
-        need = one.needs
+        need = needed_space(one, self._records, self._limits)
         if not self._pool.covers(need):
             missing = self._pool.short_of(need)
             chosen = self._chosen(one, missing)

@@ -63,6 +63,12 @@ class ModelRecord:
     """The most of that since its load began."""
     is_seen_loaded: bool = False
     """Whether it was seen to take that while the model was loaded."""
+    is_next_alone: bool = False
+    """Whether its next load is given the devices for itself: the last one failed for want of memory beside others."""
+    alone: Mapping[str, float] | None = None
+    """What it was given so, until it is seen what it takes. None: it was not."""
+    has_failed_alone: bool = False
+    """Whether that did not help, so that nobody has to go for it in vain again."""
     waiting: deque[Ticket] = field(default_factory=deque)
     """Those who wait for it, in the order in which they came."""
     in_flight: int = 0
@@ -99,6 +105,8 @@ class ModelRecord:
             return NOTHING
         memory = self.needed if self.measured is None else self.measured
         on_devices = self.needed_on_devices if self.on_devices is None else self.on_devices
+        if self.alone is not None and not self.is_seen_loaded:
+            on_devices = larger(on_devices, self.alone)
         if self.phase in (Phase.STARTING, Phase.LOADING):
             # What loads is not yet as large as it is going to be.
             memory = max(memory, self.needed)

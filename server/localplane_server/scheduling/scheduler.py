@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -38,6 +38,7 @@ from localplane_server.scheduling.decisions import (
 )
 from localplane_server.scheduling.limits import Limits, needed_bytes
 from localplane_server.scheduling.refusals import error_of
+from localplane_server.scheduling.shortage import tells_of_shortage
 from localplane_server.scheduling.snapshots import BackendSnapshot, BackendState, StopReport
 from localplane_server.scheduling.surroundings import RunTask, StartBackend
 from localplane_server.supervision.backend_client import BackendClient
@@ -103,6 +104,7 @@ class Scheduler:
         )
         self._actors: dict[str, ModelActor] = {}
         self._configurations: dict[str, ModelConfig] = {}
+        self._loaded_as: dict[str, ModelConfig] = {}
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -222,7 +224,11 @@ class Scheduler:
                 )
 
     def note_memory(
-        self, model: str, held: int, devices: Sequence[DeviceMemory] | None = None
+        self,
+        model: str,
+        held: int,
+        devices: Sequence[DeviceMemory] | None = None,
+        told: Collection[str] | None = None,
     ) -> None:
         """Take note of the memory that the backend of a model was seen to take.
 
@@ -230,6 +236,7 @@ class Scheduler:
             model: Name of the model.
             held: Memory of the machine.
             devices: Memory of devices. None: it was not seen this time.
+            told: Devices of which it was seen, if it was not of all.
         """
         on_devices = None
         if devices is not None:
@@ -240,10 +247,10 @@ class Scheduler:
                     if one.total_bytes is not None
                 }
             )
-            on_devices = {
-                one.device: float(one.used_bytes) for one in devices if one.used_bytes is not None
-            }
-        self._obey(self._core.measured(model, held, time.monotonic(), devices=on_devices))
+            on_devices = {one.device: one.used_bytes for one in devices}
+        self._obey(
+            self._core.measured(model, held, time.monotonic(), devices=on_devices, told=told)
+        )
 
     async def _wait(self, ticket: Ticket, decided: Decisions) -> None:
         """Carry out what was decided and return once the ticket is admitted."""
@@ -370,7 +377,12 @@ class Scheduler:
 
     def load_ended(self, model: str, error: LocalplaneError, *, is_failure: bool) -> None:
         """See `LifeListener`."""
-        decided = self._core.load_ended(model, time.monotonic(), is_failure=is_failure)
+        decided = self._core.load_ended(
+            model,
+            time.monotonic(),
+            is_failure=is_failure,
+            is_shortage=is_failure and tells_of_shortage(error.message),
+        )
         self._obey(decided, load_error=error)
 
     def died(self, model: str) -> None:
@@ -392,6 +404,7 @@ class Scheduler:
             elif isinstance(one, Refuse):
                 self._answer(one.ticket, self._refusal(one, load_error))
             elif isinstance(one, StartLoad):
+                self._loaded_as[one.model] = self._configurations[one.model]
                 self._actors[one.model].begin_load(self._configurations[one.model])
             elif isinstance(one, StopBackend):
                 self._actors[one.model].begin_stop(force=True, grace_seconds=0.0, cause=one.cause)
@@ -444,6 +457,10 @@ class Scheduler:
             # Its size and its place changed nothing now, and looking for them takes a look at the disk.
             self._core.describe(model.name, is_pinned=model.pinned)
             return
+        if self._loaded_as.get(model.name, model) != model:
+            # What it took with other settings says little of what it is going to take.
+            del self._loaded_as[model.name]
+            self._core.forget_devices(model.name)
         self._core.describe(
             model.name,
             needed=needed_bytes(self._catalog.size(model) or 0),

@@ -23,6 +23,11 @@ class DeviceUse:
     total_bytes: int | None
     """All memory of the device. None when the driver does not tell."""
 
+    @property
+    def device(self) -> str:
+        """What the device is known by."""
+        return known_as(self.name, self.address)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceReading:
@@ -34,6 +39,8 @@ class DeviceReading:
     """When, in UTC."""
     problems: tuple[str, ...] = ()
     """Why devices, or all of them, are missing."""
+    told: frozenset[str] = frozenset()
+    """Devices of which every process is known as of now, by what they are known by. Where there is no problem: all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +60,8 @@ class DeviceMemory:
 
     @property
     def device(self) -> str:
-        """What the device is known by: its address, or its name where the driver tells no address."""
-        return self.address or self.name
+        """What the device is known by."""
+        return known_as(self.name, self.address)
 
 
 class ReadDevices(Protocol):
@@ -62,6 +69,11 @@ class ReadDevices(Protocol):
 
     async def __call__(self) -> DeviceReading:
         """Return what was read, now or a moment ago."""
+
+
+def known_as(name: str, address: str | None) -> str:
+    """Return what a device is known by: its address, or its name where the driver tells no address."""
+    return address or name
 
 
 NOT_TOLD = "the driver does not tell it"

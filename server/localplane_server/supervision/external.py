@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
 import time
@@ -35,7 +36,7 @@ ANSWER_SECONDS = 10.0
 """How long a server that accepted a connection may take to say that it is well."""
 LOOK_SECONDS = 10.0
 """How often it is looked whether the server can still be reached."""
-THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+THIS_MACHINE = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")  # noqa: S104 - nothing is bound here
 """Names of the same server, where the port is the same."""
 FAILED_LOOKS = 3
 """Looks that must fail one after another before the server counts as gone, while its connection stands."""
@@ -221,6 +222,13 @@ def _place_of(address: Endpoint) -> Endpoint:
     change it.
     """
     host = address.host.lower().rstrip(".")
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    else:
+        # One address has many spellings.
+        host = str(getattr(ip, "ipv4_mapped", None) or ip)
     return Endpoint("localhost" if host in THIS_MACHINE else host, address.port)
 
 

@@ -7,7 +7,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from localplane_server.cli.text import facts, percent, printable, since, size, table
+from localplane_server.cli.text import (
+    columns_of,
+    cut,
+    facts,
+    percent,
+    printable,
+    since,
+    size,
+    table,
+)
 
 
 def test_printable() -> None:
@@ -21,6 +30,23 @@ def test_table() -> None:
     assert ["A     B", "long  1", "x     two lines"] == table(
         ("A", "B"), [("long", "1"), ("x", "two\nlines")]
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("abcdef", "abcd"),
+        ("a\nb\tcd", "a b "),
+        ("你好吗", "你好"),
+        ("a你好吗", "a你"),
+        ("e\u0301e\u0301e\u0301e\u0301e", "e\u0301e\u0301e\u0301e\u0301"),
+        ("你", "你"),
+    ],
+)
+def test_cut(text: str, shown: str) -> None:
+    """A line takes no more columns than there are, in any alphabet."""
+    assert shown == cut(text, 4)
+    assert columns_of(shown) <= 4
 
 
 def test_facts() -> None:

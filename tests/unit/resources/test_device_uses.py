@@ -21,12 +21,12 @@ class FakeNvml(Nvml):
         self.may_answer = threading.Event()
         self.may_answer.set()
 
-    def uses(self) -> tuple[list[DeviceUse], list[str]]:
+    def uses(self) -> tuple[list[DeviceUse], frozenset[str], list[str]]:
         self.calls += 1
         self.may_answer.wait()
         if self.failure:
             raise NvmlUnavailableError(self.failure)
-        return [USE], []
+        return [USE], frozenset({"GPU"}), []
 
 
 class Clock:
@@ -73,5 +73,12 @@ async def test_driver_that_hangs() -> None:
     nvml.may_answer.clear()
     patient._probe._patience_seconds = 0.01
     clock.now = 5.0
-    assert before is await patient()
+    late = await patient()
+    # It is not of now: what it does not list may have come since.
+    assert (before.uses, before.sampled_at) == (late.uses, late.sampled_at)
+    assert (frozenset({"GPU"}), frozenset(), (NOT_IN_TIME,)) == (
+        before.told,
+        late.told,
+        late.problems,
+    )
     nvml.may_answer.set()

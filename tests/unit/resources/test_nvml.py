@@ -42,13 +42,13 @@ def test_processes() -> None:
     fake = FakeNvml()
     fake.computing = [process(1, 100), process(2, None), process(3, 7)]
     fake.drawing = [process(3, 7), process(4, 0)]
-    uses, problems = Nvml(lambda: fake).uses()
+    uses, told, problems = Nvml(lambda: fake).uses()
 
     assert [(1, 100), (2, None), (3, 7), (4, 0)] == [(use.pid, use.used_bytes) for use in uses]
     assert {("NVIDIA GeForce RTX 4090", "0000:0a:00.0", 24 << 30)} == {
         (use.name, use.address, use.total_bytes) for use in uses
     }
-    assert [] == problems
+    assert (frozenset({"0000:0a:00.0"}), []) == (told, problems)
 
 
 def test_processes_that_are_not_told() -> None:
@@ -57,7 +57,33 @@ def test_processes_that_are_not_told() -> None:
     fake.computing = [process(1, 100)]
     fake.unsupported = {"processes"}
 
-    assert ([], ["NVIDIA GeForce RTX 4090: Not Supported"]) == Nvml(lambda: fake).uses()
+    problems = ["NVIDIA GeForce RTX 4090: Not Supported"]
+    assert ([], frozenset(), problems) == Nvml(lambda: fake).uses()
+
+
+def test_device_that_is_lost() -> None:
+    """A device that fell off its bus is named, and hides no other; it is looked for anew each time."""
+    fake = FakeNvml()
+    fake.lost = 2
+    fake.computing = [process(1, 100)]
+    nvml = Nvml(lambda: fake)
+    uses, told, problems = nvml.uses()
+
+    assert ([1], frozenset({"0000:0a:00.0"})) == ([use.pid for use in uses], told)
+    assert ["device 1: GPU is lost", "device 2: GPU is lost"] == problems
+    assert ["NVIDIA GeForce RTX 4090"] == [one.name for one in nvml.read()]
+    assert (2, 1) == (fake.opened, fake.closed)
+
+
+def test_every_device_is_lost() -> None:
+    """Where no device is left, it is said why."""
+    fake = FakeNvml()
+    fake.present, fake.lost = 0, 1
+    nvml = Nvml(lambda: fake)
+    with pytest.raises(NvmlUnavailableError, match="GPU is lost"):
+        nvml.read()
+
+    assert ([], frozenset(), ["device 0: GPU is lost"]) == nvml.uses()
 
 
 def test_processes_of_a_device_without_memory() -> None:
@@ -65,7 +91,7 @@ def test_processes_of_a_device_without_memory() -> None:
     fake = FakeNvml()
     fake.computing = [process(1, 100)]
     fake.unsupported = {"memory", "pci"}
-    ((use,), _) = Nvml(lambda: fake).uses()
+    ((use,), _, _) = Nvml(lambda: fake).uses()
 
     assert (None, None, 100) == (use.address, use.total_bytes, use.used_bytes)
 

@@ -134,7 +134,10 @@ class World:
 
     def load_fails(self, model: str, *, is_failure: bool) -> None:
         self.vacate(model)
-        self.obey(self.core.load_ended(model, self.now, is_failure=is_failure))
+        # Every failure may be one for want of memory, so that what follows then is tried most.
+        self.obey(
+            self.core.load_ended(model, self.now, is_failure=is_failure, is_shortage=is_failure)
+        )
 
     def die(self, model: str) -> None:
         self.phases[model] = Phase.SWEEPING

@@ -22,6 +22,7 @@ class Backends:
         self.pids: list[int] = []
         self.measured: list[str] = []
         self.devices: list[Any] = []
+        self.told: list[Any] = []
 
     def actors(self) -> list[Any]:
         return [
@@ -31,10 +32,13 @@ class Backends:
             for pid in self.pids
         ]
 
-    def note_memory(self, model: str, rss_bytes: int, devices: Any) -> None:
+    def note_memory(
+        self, model: str, rss_bytes: int, devices: Any = None, told: Any = None
+    ) -> None:
         """Remember of whom it was told."""
         self.measured.append(model)
         self.devices.append(devices)
+        self.told.append(told)
 
 
 class Interrupted(Sampler):
@@ -95,16 +99,25 @@ async def test_memory_of_devices() -> None:
     backends.pids = [1]
     use = DeviceUse(pid=os.getpid(), name="gpu", address="0", used_bytes=7, total_bytes=9)
     problems: list[str] = []
+    told = {"0"}
 
     async def read() -> DeviceReading:
         uses = (use, replace(use, pid=1, used_bytes=100))
-        return DeviceReading(uses=uses, sampled_at=datetime.now(UTC), problems=tuple(problems))
+        return DeviceReading(
+            uses=uses,
+            sampled_at=datetime.now(UTC),
+            problems=tuple(problems),
+            told=frozenset(told),
+        )
 
     monitor = Monitor(backends, Sampler(), events.Events(), devices=read)
     await monitor.sample()
     ((device,),) = backends.devices
     assert ("0", 7, 9) == (device.device, device.used_bytes, device.total_bytes)
-    problems.append("gpu: it hangs")
+    problems.append("another: it hangs")
+    await monitor.sample()
+    told.clear()
     await monitor.sample()
 
-    assert backends.devices[1] is None
+    assert [(device,), None] == backends.devices[1:]
+    assert [None, {"0"}, None] == backends.told

@@ -343,6 +343,95 @@ class TestDevices:
 
         assert {"g": 6} == play.core.record("a").takes.devices
 
+    def fail_to_load(self, play: Play, model: str, **options: Any) -> None:
+        """Have a load that a call begins fail so soon that nothing was seen of it."""
+        play.call(model)
+        assert [model] == play.starts
+        play.tell("load_ended", model, is_failure=True, is_shortage=True, **options)
+
+    def test_load_that_failed_beside_others(self) -> None:
+        """Who says that there was too little memory is loaded alone next time, though it is not known what it takes."""
+        play = self.play()
+        for model, devices in (("a", {"g": 6}), ("c", {"h": 1}), ("d", {})):
+            play.idle(model)
+            play.tell("measured", model, 1.0, devices=devices)
+        self.fail_to_load(play, "b")
+        play.now += 1.0
+        play.call("b")
+        assert [("a", StopCause.MEMORY), ("c", StopCause.MEMORY)] == play.stops
+        play.tell("gone", "a")
+        assert [] == play.starts
+        play.tell("gone", "c")
+        assert ["b"] == play.starts
+
+        play.call("a")
+        play.ready("b")
+        assert [] == play.starts
+        play.tell("measured", "b", 1.0, devices={"g": 3, "h": 2})
+        assert ["a"] == play.starts
+        assert Phase.READY is play.phase("b")
+
+    def test_load_that_fails_alone_too(self) -> None:
+        """Others go once for a model that does not load even then, and again only when it is another model."""
+        play = self.play()
+        play.idle("a")
+        play.tell("measured", "a", 1.0, devices={"g": 6})
+        self.fail_to_load(play, "b")
+        play.now += 1.0
+        play.call("b")
+        play.tell("gone", "a")
+        play.tell("load_ended", "b", is_failure=True, is_shortage=True)
+        play.now += 1000.0
+        play.idle("a")
+        play.tell("measured", "a", 1.0, devices={"g": 6})
+        for _ in range(3):
+            self.fail_to_load(play, "b")
+            play.now += 1000.0
+        play.core.forget("b")
+        self.fail_to_load(play, "b")
+        play.call("b")
+
+        assert [("a", StopCause.MEMORY)] == play.stops
+
+    def test_load_that_fails_beside_one_that_stays(self) -> None:
+        """What is pinned does not go: what it leaves is all that there is."""
+        play = self.play()
+        for model, is_pinned in (("a", True), ("c", False)):
+            play.core.describe(model, is_pinned=is_pinned)
+            play.idle(model)
+            play.tell("measured", model, 1.0, devices={"g": 4})
+        self.fail_to_load(play, "b")
+        play.now += 1.0
+        play.call("b")
+        assert [("c", StopCause.MEMORY)] == play.stops
+        play.tell("gone", "c")
+
+        assert ["b"] == play.starts
+
+    def test_device_that_tells_nothing_now(self) -> None:
+        """What is not told is as it was; what is told counts."""
+        play = self.play()
+        play.idle("a")
+        play.tell("measured", "a", 1.0, devices={"g": 6, "h": 5})
+        play.tell("measured", "a", 1.0, devices={"h": 2}, told={"h"})
+        assert {"g": 6, "h": 2} == play.core.record("a").takes.devices
+        play.tell("measured", "a", 1.0, devices={"g": None})
+        assert {"g": 6} == play.core.record("a").takes.devices
+        play.tell("measured", "a", 1.0, devices={})
+        assert {} == play.core.record("a").takes.devices
+
+    def test_device_that_never_tells(self) -> None:
+        """What was last seen of it is still thought to be needed."""
+        play = self.play()
+        self.loaded_once(play, "a", g=6, h=5)
+        play.idle("a")
+        play.tell("measured", "a", 1.0, devices={"h": 2}, told={"h"})
+        assert {"g": 6, "h": 2} == play.core.record("a").takes.devices
+        play.tell("stop", "a")
+        play.tell("gone", "a")
+
+        assert {"g": 6, "h": 5} == play.core.record("a").needs.devices
+
     def test_device_without_a_budget(self) -> None:
         """Of what there is no budget for nothing is counted."""
         play = self.play()

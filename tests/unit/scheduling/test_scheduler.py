@@ -353,6 +353,44 @@ async def test_memory_of_devices(make_stage: Any) -> None:
     assert {"b": "ready"} == stage.states()
 
 
+@pytest.mark.parametrize(
+    ("settings", "states"), [("", {"a": "ready"}), ("threads: 7\n", {"a": "ready", "b": "ready"})]
+)
+async def test_memory_of_devices_with_other_settings(
+    make_stage: Any, settings: str, states: dict[str, str]
+) -> None:
+    """What a model took counts until its settings are others, also where they became so while it was loaded."""
+    stage = make_stage(device_budget=lambda total: total)
+    for name, bytes_ in (("a", 90), ("b", 50)):
+        await stage.use(name)
+        used = DeviceMemory(name="gpu", address="0", used_bytes=bytes_, total_bytes=100)
+        stage.scheduler.note_memory(name, 1, [used])
+        if name == "a":
+            (stage.folder / "a.yaml").write_text(f"name: a\nbackend: fake\n{settings}")
+            await stage.use("a")
+            await stage.scheduler.stop("a", force=False, grace_seconds=1.0)
+    await stage.use("a")
+
+    assert states == stage.states()
+
+
+async def test_load_that_fails_for_want_of_memory(make_stage: Any) -> None:
+    """It is told by the words of the failure, and others on devices go before it is tried again."""
+    stage = make_stage(device_budget=lambda total: total)
+    await stage.use("a")
+    used = DeviceMemory(name="gpu", address="0", used_bytes=30, total_bytes=100)
+    stage.scheduler.note_memory("a", 1, [used])
+    for words in ("no such file", "CUDA error: out of memory"):
+        stage.start.error = LoadFailedError(f"cannot load: {words}", model="b")
+        with pytest.raises(LoadFailedError, match=words):
+            await stage.scheduler.load("b")
+        assert {"a": "ready", "b": "failed"} == stage.states()
+    stage.start.error = None
+    await stage.scheduler.load("b")
+
+    assert {"b": "ready"} == stage.states()
+
+
 async def test_devices_that_tell_little(make_stage: Any) -> None:
     """What is not told is not counted."""
     stage = make_stage(device_budget=lambda total: total / 2)

@@ -121,7 +121,15 @@ class TestOneModelAtATime:
 
     @pytest.mark.parametrize(
         ("host", "is_same"),
-        [("localhost", True), ("LOCALHOST", True), ("::1", True), ("127.0.0.2", False)],
+        [
+            ("localhost", True),
+            ("LOCALHOST", True),
+            ("::1", True),
+            ("0:0:0:0:0:0:0:1", True),
+            ("::ffff:127.0.0.1", True),
+            ("0.0.0.0", True),  # noqa: S104 - nothing is bound here
+            ("127.0.0.2", False),
+        ],
     )
     async def test_other_name_of_the_server(
         self, servers: ExternalServers, process: ExternalProcess, host: str, *, is_same: bool
