@@ -26,7 +26,7 @@ from localplane_server.scheduling.decisions import (
     TicketState,
 )
 from localplane_server.scheduling.limits import Limits
-from localplane_server.scheduling.records import WANTING, ModelRecord, Phase, larger
+from localplane_server.scheduling.records import WANTING, ModelRecord, Phase
 
 RETRY_SECONDS = 1.0
 """When one who was sent away because of a stop may come again."""
@@ -118,7 +118,7 @@ class Core:
         if any(self.limits.devices.get(device) != budget for device, budget in budgets.items()):
             self.limits = replace(self.limits, devices={**self.limits.devices, **budgets})
             for one in self._records.values():
-                one.needed_on_devices = self._bounded(one.needed_on_devices)
+                one.devices.bound(self.limits.devices)
 
     def measured(
         self,
@@ -143,21 +143,8 @@ class Core:
         if one.phase in (Phase.STARTING, Phase.LOADING, Phase.READY):
             one.measured = held
             if devices is not None:
-                seen = {
-                    device: bytes_
-                    for device, bytes_ in devices.items()
-                    if bytes_ is not None and device in self.limits.devices
-                }
-                before = one.needed_on_devices if one.on_devices is None else one.on_devices
-                # What is not told may be as it was.
-                kept = {
-                    device: bytes_
-                    for device, bytes_ in before.items()
-                    if devices.get(device, 0) is None or (told is not None and device not in told)
-                }
-                one.on_devices = {**kept, **seen}
-                one.most_on_devices = larger(seen, one.most_on_devices)
-                one.is_seen_loaded |= one.phase is Phase.READY and not kept
+                is_loaded = one.phase is Phase.READY
+                one.devices.see(devices, told, self.limits.devices, is_loaded=is_loaded)
         return self._next(now)
 
     # Who asks
@@ -259,9 +246,8 @@ class Core:
         one.phase = Phase.READY
         one.ready_at = one.last_used = now
         # What was seen during the load is less than what it has come to.
-        one.measured = one.on_devices = None
-        one.has_failed_alone = False
-        self._remember_devices(one)
+        one.measured = None
+        one.devices.loaded(self.limits.devices)
         decided: Decisions = [self._admit(one, ticket, now) for ticket in list(one.waiting)]
         return decided + self._next(now)
 
@@ -277,15 +263,8 @@ class Core:
             is_shortage: Whether it said that there was too little memory.
         """
         one = self.record(model)
-        if is_failure and one.alone is not None:
-            one.has_failed_alone = True
-        elif is_shortage and not one.has_failed_alone:
-            one.is_next_alone = any(
-                bytes_ > 0
-                for other in self._records.values()
-                if other is not one and not other.is_pinned
-                for bytes_ in other.takes.devices.values()
-            )
+        if is_failure:
+            one.devices.failed(is_for_memory=is_shortage and self._has_neighbours(one))
         decided = self._failed(one, now) if is_failure else []
         self._vacate(one)
         decided += [self._refuse(ticket, Refusal.LOAD_ENDED) for ticket in list(one.waiting)]
@@ -325,16 +304,15 @@ class Core:
         """Forget how a model failed and what it took: its files are others now."""
         one = self.record(model)
         one.breaker.succeed()
-        one.is_next_alone = one.has_failed_alone = False
-        if not one.holds:
+        if one.holds:
+            one.devices.may_try_again()
+        else:
             one.measured = None
-            one.needed_on_devices = {}
+            one.devices.forget()
 
     def forget_devices(self, model: str) -> None:
         """Forget what a model that is not loaded took on devices: it is set up in another way now."""
-        one = self.record(model)
-        one.is_next_alone = one.has_failed_alone = False
-        one.needed_on_devices = {}
+        self.record(model).devices.forget()
 
     def close(self, now: float) -> Decisions:
         """Admit nobody any more."""
@@ -416,9 +394,7 @@ class Core:
         decided += [self._start(one, now) for one in plan.starts]
 
     def _start(self, one: ModelRecord, now: float) -> StartLoad:
-        if one.is_next_alone:
-            one.alone = places.needed_space(one, self.records(), self.limits).devices
-            one.is_next_alone = False
+        one.devices.begin(places.needed_space(one, self.records(), self.limits).devices)
         one.phase = Phase.STARTING
         one.generation += 1
         one.began = one.moved = now
@@ -432,26 +408,17 @@ class Core:
     def _vacate(self, one: ModelRecord) -> None:
         one.phase, one.cause = Phase.ABSENT, None
         one.measured = None
-        self._remember_devices(one)
-        one.on_devices, one.most_on_devices = None, {}
-        one.is_seen_loaded = False
-        one.alone = None
+        one.devices.left(self.limits.devices)
         one.in_flight = 0
 
-    def _remember_devices(self, one: ModelRecord) -> None:
-        """Remember what a model took on devices, which nobody can know before it was loaded.
-
-        What was seen of a load alone may be less than what the model needs.
-        """
-        seen = self._bounded(one.most_on_devices)
-        one.needed_on_devices = seen if one.is_seen_loaded else larger(seen, one.needed_on_devices)
-
-    def _bounded(self, on_devices: Mapping[str, float]) -> Mapping[str, float]:
-        """Return what was seen on devices as what is needed there: whoever took more than may be taken has it alone."""
-        return {
-            device: min(bytes_, self.limits.devices[device])
-            for device, bytes_ in on_devices.items()
-        }
+    def _has_neighbours(self, one: ModelRecord) -> bool:
+        """Whether others have memory of devices that they would have to give up."""
+        return any(
+            bytes_ > 0
+            for other in self._records.values()
+            if other is not one and not other.is_pinned
+            for bytes_ in other.takes.devices.values()
+        )
 
     def _failed(self, one: ModelRecord, now: float) -> Decisions:
         seconds = one.breaker.fail(now)

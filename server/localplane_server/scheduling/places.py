@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from localplane_server.scheduling.causes import StopCause
+from localplane_server.scheduling.device_share import larger
 from localplane_server.scheduling.limits import Limits
-from localplane_server.scheduling.records import WANTING, ModelRecord, Phase, larger
+from localplane_server.scheduling.records import WANTING, ModelRecord, Phase
 from localplane_server.scheduling.space import NOTHING, Space
 
 
@@ -36,7 +37,7 @@ def free_space(records: Iterable[ModelRecord], limits: Limits) -> Space:
 
 def needed_space(one: ModelRecord, records: Iterable[ModelRecord], limits: Limits) -> Space:
     """Return what a model needs to be loaded: what it is thought to take, or all of the devices that may be had."""
-    if not one.is_next_alone or one.is_elsewhere:
+    if not one.devices.is_next_alone or one.is_elsewhere:
         return one.needs
     pinned = [other for other in records if other.is_pinned and other is not one]
     alone = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from localplane_server.scheduling.breaker import Breaker
 from localplane_server.scheduling.causes import StopCause
 from localplane_server.scheduling.decisions import Ticket
+from localplane_server.scheduling.device_share import DeviceShare
 from localplane_server.scheduling.space import NOTHING, Space
 
 
@@ -55,20 +55,8 @@ class ModelRecord:
     """Memory that it is thought to take, in bytes."""
     measured: float | None = None
     """Memory that its backend was seen to take."""
-    needed_on_devices: Mapping[str, float] = field(default_factory=dict)
-    """Memory of devices that it is thought to take: the most that it was seen to take when it was last loaded."""
-    on_devices: Mapping[str, float] | None = None
-    """Memory of devices that its backend was seen to take. None: it was not seen yet."""
-    most_on_devices: Mapping[str, float] = field(default_factory=dict)
-    """The most of that since its load began."""
-    is_seen_loaded: bool = False
-    """Whether it was seen to take that while the model was loaded."""
-    is_next_alone: bool = False
-    """Whether its next load is given the devices for itself: the last one failed for want of memory beside others."""
-    alone: Mapping[str, float] | None = None
-    """What it was given so, until it is seen what it takes. None: it was not."""
-    has_failed_alone: bool = False
-    """Whether that did not help, so that nobody has to go for it in vain again."""
+    devices: DeviceShare = field(default_factory=DeviceShare)
+    """What it takes of devices."""
     waiting: deque[Ticket] = field(default_factory=deque)
     """Those who wait for it, in the order in which they came."""
     in_flight: int = 0
@@ -96,31 +84,21 @@ class ModelRecord:
     @property
     def needs(self) -> Space:
         """What it is thought to take once it is loaded."""
-        return NOTHING if self.is_elsewhere else Space(1, self.needed, self.needed_on_devices)
+        return NOTHING if self.is_elsewhere else Space(1, self.needed, self.devices.needed)
 
     @property
     def takes(self) -> Space:
         """What it takes."""
         if not self.holds or self.is_elsewhere:
             return NOTHING
+        is_growing = self.phase in (Phase.STARTING, Phase.LOADING)
         memory = self.needed if self.measured is None else self.measured
-        on_devices = self.needed_on_devices if self.on_devices is None else self.on_devices
-        if self.alone is not None and not self.is_seen_loaded:
-            on_devices = larger(on_devices, self.alone)
-        if self.phase in (Phase.STARTING, Phase.LOADING):
+        if is_growing:
             # What loads is not yet as large as it is going to be.
             memory = max(memory, self.needed)
-            on_devices = larger(on_devices, self.needed_on_devices)
-        return Space(1, memory, on_devices)
+        return Space(1, memory, self.devices.taken(is_growing=is_growing))
 
     @property
     def first(self) -> float:
         """Number of the first one who waits. Infinite when nobody does."""
         return self.waiting[0].number if self.waiting else math.inf
-
-
-def larger(one: Mapping[str, float], other: Mapping[str, float]) -> Mapping[str, float]:
-    """Return what is larger of each device."""
-    if one is other or not other:
-        return one
-    return {device: max(one.get(device, 0), other.get(device, 0)) for device in {**one, **other}}
