@@ -187,6 +187,6 @@ async def unharmed(transports: dict[str, Transport]) -> AsyncGenerator[None]:
     for transport in transports.values():
         await transport.call("SystemService.Ready", system_service_pb2.ReadyRequest())
     await stop_backends(transports["inprocess"])
-    after = await settled(before)
-    assert all(new <= old for new, old in zip(after, before, strict=True)), (before, after)
+    after = await settled(before, transports.values())
+    assert not after.exceeds(before), (before, after)
     assert [] == mishaps.messages

@@ -115,15 +115,15 @@ class TestGetTokenMetrics:
             await anext(pieces)
             await pieces.aclose()
             after = await grown(transport, before, "chats")
-            if after.total.aborts > before.total.aborts:
+            counted = after.total.completion_tokens - before.total.completion_tokens
+            if after.total.aborts > before.total.aborts and counted < 450:
                 break
         else:
             pytest.fail("the model was always faster")
-        counted = after.total.completion_tokens - before.total.completion_tokens
 
         # The engine is asked for the latest prediction, which is this one.
         assert after.tokens_generated == counted
-        assert 0 < counted < 450
+        assert counted > 0
         assert after.total.prompt_tokens > before.total.prompt_tokens
         assert before.total.estimated == after.total.estimated
 
