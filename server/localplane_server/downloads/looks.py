@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from localplane_server.downloads.patience import TransferError
 from localplane_server.downloads.progress import Document, FileFacts, Validators
@@ -88,21 +90,12 @@ async def read_beginning(
         TransferError: If they do not come.
         SourceRefusedError: If a redirect leads where it must not.
     """
-    headers = {"Range": f"bytes=0-{most_bytes - 1}"}
     content = bytearray()
-    try:
-        async with (
-            asyncio.timeout(seconds),
-            web.request(located.url, headers, credentials=located.credentials) as answer,
-        ):
-            answer.check_plain()
-            answer.check_kind(located.file_name)
-            async for piece in answer.pieces():
-                content += piece
-                if len(content) >= most_bytes:
-                    break
-    except TimeoutError as error:
-        raise TransferError("it took too long") from error
+    async with _part(web, located, seconds, 0, most_bytes) as answer:
+        async for piece in answer.pieces():
+            content += piece
+            if len(content) >= most_bytes:
+                break
     check_beginning(bytes(content[:_BEGINNING]), located.file_name)
     return bytes(content[:most_bytes])
 
@@ -138,8 +131,32 @@ async def read_part(
         TransferError: If it does not come, the server gives files as a whole only, or the file has another size.
         SourceRefusedError: If a redirect leads where it must not.
     """
-    headers = {"Range": f"bytes={start}-{stop - 1}"}
     content = bytearray()
+    async with _part(web, located, seconds, start, stop) as answer:
+        if answer.status != _PARTIAL:
+            cause = "the server gives files as a whole only, so nobody can look into it"
+            raise TransferError(cause, is_lasting=True)
+        first, last, total = content_range(answer)
+        if first != start or last != stop - 1:
+            raise TransferError("the server sent another part than it was asked for")
+        if total not in (None, located.size_bytes):
+            cause = f"it has {total} bytes, and {located.size_bytes} were announced"
+            raise TransferError(cause, is_lasting=True)
+        async for piece in answer.pieces():
+            content += piece[: stop - start - len(content)]
+            if len(content) == stop - start:
+                break
+    if len(content) < stop - start:
+        raise TransferError(f"the server ended it after {len(content)} of {stop - start} bytes")
+    return bytes(content)
+
+
+@asynccontextmanager
+async def _part(
+    web: WebClient, located: Located, seconds: float, start: int, stop: int
+) -> AsyncGenerator[Answer]:
+    """Have what a server answers to the request for a part of a file for as long as the context is open."""
+    headers = {"Range": f"bytes={start}-{stop - 1}"}
     try:
         async with (
             asyncio.timeout(seconds),
@@ -147,21 +164,6 @@ async def read_part(
         ):
             answer.check_plain()
             answer.check_kind(located.file_name)
-            if answer.status != _PARTIAL:
-                cause = "the server gives files as a whole only, so nobody can look into it"
-                raise TransferError(cause, is_lasting=True)
-            first, last, total = content_range(answer)
-            if first != start or last != stop - 1:
-                raise TransferError("the server sent another part than it was asked for")
-            if total not in (None, located.size_bytes):
-                cause = f"it has {total} bytes, and {located.size_bytes} were announced"
-                raise TransferError(cause, is_lasting=True)
-            async for piece in answer.pieces():
-                content += piece[: stop - start - len(content)]
-                if len(content) == stop - start:
-                    break
+            yield answer
     except TimeoutError as error:
         raise TransferError("it took too long") from error
-    if len(content) < stop - start:
-        raise TransferError(f"the server ended it after {len(content)} of {stop - start} bytes")
-    return bytes(content)
