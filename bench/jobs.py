@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
+from background import Background
 from programs import service
 from rounds import Result, arguments, comparison, report, take_turns
 
@@ -33,31 +34,19 @@ LIMIT_MS = 50.0
 PATH = "/models/jobs"
 
 
-class Lists:
-    """Lists all jobs for as long as the context is open."""
+def _lists(address: str) -> Background:
+    """Return what lists all jobs, again and again."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._is_over = threading.Event()
-        self._has_begun = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-        self._has_begun.wait()
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        connection = http.client.HTTPConnection(self._address)
-        while not self._is_over.is_set():
+    def work(is_over: threading.Event, has_begun: threading.Event) -> None:
+        connection = http.client.HTTPConnection(address)
+        while not is_over.is_set():
             connection.request("GET", PATH)
             answer = connection.getresponse()
-            self._has_begun.set()
+            has_begun.set()
             answer.read()
         connection.close()
+
+    return Background(work)
 
 
 def main() -> None:
@@ -118,7 +107,7 @@ def _job(number: int, at: datetime) -> Job:
 
 
 def _while_listing(grpc_address: str, http_address: str) -> list[float]:
-    with Lists(http_address):
+    with _lists(http_address):
         return _calls(grpc_address)
 
 

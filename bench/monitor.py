@@ -12,6 +12,7 @@ import threading
 import time
 
 import grpc
+from background import Background
 from model_files import folder_of_models, has_engine
 from programs import service
 from rounds import Result, arguments, comparison, report, take_turns
@@ -23,31 +24,18 @@ PAUSE_SECONDS = 0.005
 LIMIT_MS = 50.0
 
 
-class Loads:
-    """Loads a model and stops it for as long as the context is open."""
+def _loads(address: str, model: str) -> Background:
+    """Return what loads a model and stops it, again and again."""
 
-    def __init__(self, address: str, model: str) -> None:
-        self._address = address
-        self._model = model
-        self._is_over = threading.Event()
-        self._has_begun = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-        self._has_begun.wait()
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        with grpc.insecure_channel(self._address) as channel:
+    def work(is_over: threading.Event, has_begun: threading.Event) -> None:
+        with grpc.insecure_channel(address) as channel:
             stub = backend_service_pb2_grpc.BackendServiceStub(channel)
-            while not self._is_over.is_set():
-                self._has_begun.set()
-                stub.LoadModel(backend_service_pb2.LoadModelRequest(model=self._model))
-                stub.ShutdownBackend(backend_service_pb2.ShutdownBackendRequest(model=self._model))
+            while not is_over.is_set():
+                has_begun.set()
+                stub.LoadModel(backend_service_pb2.LoadModelRequest(model=model))
+                stub.ShutdownBackend(backend_service_pb2.ShutdownBackendRequest(model=model))
+
+    return Background(work)
 
 
 def main() -> None:
@@ -73,7 +61,7 @@ def _compare(rounds: int) -> list[Result]:
         stub.LoadModel(backend_service_pb2.LoadModelRequest(model=watched))
 
         def busy() -> list[float]:
-            with Loads(server.grpc, "other"):
+            with _loads(server.grpc, "other"):
                 return _times(stub, watched)
 
         pairs = take_turns(busy, lambda: _times(stub, watched), rounds=rounds)
